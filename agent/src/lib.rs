@@ -1,0 +1,1 @@
+//! The agent: runs models behind a firewall and answers through the tunnel it dialled.

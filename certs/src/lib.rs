@@ -1,0 +1,1 @@
+//! The identities of the house: a private certificate authority and the TLS settings of the tunnel.

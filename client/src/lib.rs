@@ -1,0 +1,1 @@
+//! adit: the command-line client.

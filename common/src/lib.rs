@@ -1,0 +1,1 @@
+//! What both ends of an Adit tunnel must agree on.

@@ -1,0 +1,1 @@
+//! The public relay: terminates HTTPS and sends requests down the agents' tunnels.

@@ -1,0 +1,1 @@
+//! Networks, images and training: pure computation, no network, no clock.
