@@ -1,1 +1,8 @@
-//! What both ends of an Adit tunnel must agree on.
+//! What both ends of an Adit tunnel must agree on, and nothing else.
+//!
+//! [`tunnel`] carries `http` requests from the relay to the agent over the connection that the agent dialled; the other
+//! modules are what travels with a request: who ([`id`]), until when ([`deadline`]), under which trace ([`trace`]) and
+//! where its time went ([`timing`]); [`manifest`] is what an agent says of itself. [`daemon`] is what a program needs to
+//! live under systemd.
+
+pub mod id;
