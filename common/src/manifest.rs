@@ -1,0 +1,137 @@
+//! What an agent says of itself, as the lines of its answer to `GET /.adit/manifest`.
+//!
+//! The body never ends: one JSON document a line, first the whole [`Manifest`], then a changed one or a [`Load`] report as
+//! things change. So the relay learns of a model the moment it is ready, and a person can read along with any HTTP client.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, ModelName, Version};
+
+/// The path of the endless answer.
+pub const MANIFEST_PATH: &str = "/.adit/manifest";
+
+/// The longest line that a reader has to accept, in bytes: some 10,000 models.
+pub const MAX_LINE: usize = 2 << 20;
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// Everything, replacing what was said before.
+    Manifest(Manifest),
+    /// How busy the agent is.
+    Load(Load),
+}
+
+/// Who an agent is and what it can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The agent's id; must equal the one in its certificate.
+    pub agent: AgentId,
+    /// The agent's software version.
+    pub software: String,
+    /// Finishing what it has and taking nothing new.
+    #[serde(default)]
+    pub draining: bool,
+    /// Every version of every model that it knows.
+    pub models: Vec<Model>,
+    /// What may be asked of it.
+    pub endpoints: Vec<Endpoint>,
+    /// What it computes on, such as `cpu` or `cuda:0`.
+    #[serde(default)]
+    pub devices: Vec<String>,
+    /// How many requests it works on or queues at a time before it refuses.
+    pub capacity: u32,
+}
+
+/// One version of one model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// The model's name.
+    pub name: ModelName,
+    /// Its version.
+    pub version: Version,
+    /// Whether it can be asked.
+    pub state: ModelState,
+    /// Why it is unavailable; empty otherwise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// A version's state, spelled as the Open Inference Protocol's repository index does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ModelState {
+    /// It answers.
+    Ready,
+    /// It does not; the reason says why.
+    Unavailable,
+    /// It is being read and warmed.
+    Loading,
+    /// It finishes its last requests.
+    Unloading,
+}
+
+/// A method and path that the agent answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// `GET`, `POST`, ...
+    pub method: String,
+    /// A path with `{model}` and `{version}` where names stand, such as `/v2/models/{model}/infer`.
+    pub path: String,
+    /// What a key must be allowed for.
+    pub scope: Scope,
+    /// Whose spelling errors and keys have there.
+    pub dialect: Dialect,
+}
+
+/// What an API key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Ask models and read about them.
+    Infer,
+    /// Change an agent: load, unload, upload, settings.
+    Control,
+}
+
+/// An API's spelling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// Open Inference Protocol, which is also how the relay itself speaks: `{"error": "..."}`.
+    Oip,
+    /// Reference system 1: `GET /` and `POST /photo`.
+    Photo,
+}
+
+/// How busy an agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Load {
+    /// Requests that are being received, queued, computed or answered.
+    pub in_flight: u32,
+    /// Of these, those that wait for a device.
+    pub queued: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_readable_line() {
+        let load = Report::Load(Load { in_flight: 3, queued: 1 });
+        let line = serde_json::to_string(&load).unwrap();
+        assert_eq!(line, r#"{"load":{"in_flight":3,"queued":1}}"#);
+        assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), load);
+        let model = r#"{"name":"digits","version":1,"state":"READY"}"#;
+        let model: Model = serde_json::from_str(model).unwrap();
+        assert_eq!((model.version, model.state), (Version(1), ModelState::Ready));
+    }
+
+    #[test]
+    fn a_name_that_breaks_its_rule_is_no_manifest() {
+        let text = r#"{"name":"../etc","version":1,"state":"READY"}"#;
+        assert!(serde_json::from_str::<Model>(text).is_err());
+    }
+}
