@@ -11,3 +11,4 @@ pub mod id;
 pub mod manifest;
 pub mod timing;
 pub mod trace;
+pub mod tunnel;

@@ -1,0 +1,317 @@
+//! One request and its response on one stream.
+//!
+//! [`Caller`] is the relay's half, [`Callee`] the agent's. Cancellation is a drop: whoever drops its half resets the stream,
+//! and at the other end the service's future is dropped in turn, down to the model's queue. No flag is passed.
+
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+
+use super::body::{TunnelBody, Upload};
+use super::error::{ResetCode, TunnelError};
+use super::fields;
+use super::frame::{self, kind};
+use super::stream::{Incoming, Outgoing};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// How much of a request had been handed to the tunnel when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing: the agent cannot have seen it.
+    Nothing,
+    /// The head, and perhaps some of the body.
+    Part,
+    /// All of it.
+    All,
+}
+
+/// Why an exchange has no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the exchange failed")]
+pub struct CallError {
+    /// What went wrong.
+    #[source]
+    pub error: TunnelError,
+    /// How much the agent may have seen.
+    pub sent: Sent,
+}
+
+/// An answer's head, with its body still to come.
+#[derive(Debug)]
+pub struct Answer {
+    /// The response.
+    pub response: Response<TunnelBody>,
+    /// When the request's head had been handed to the tunnel.
+    pub opened: Instant,
+    /// When its last byte had been; `None` if the answer came before that.
+    pub sent: Option<Instant>,
+}
+
+/// The asking half of an exchange; dropping it, or the future of its `send`, cancels the exchange.
+#[derive(Debug)]
+pub struct Caller {
+    outgoing: Outgoing,
+    incoming: Incoming,
+    max_fields: usize,
+}
+
+impl Caller {
+    pub(super) fn new((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
+        Self {
+            outgoing: Outgoing::new(send, ResetCode::REQUEST_CANCELLED),
+            incoming: Incoming::new(receive, max_fields, ResetCode::REQUEST_CANCELLED),
+            max_fields,
+        }
+    }
+
+    /// Sends the request and waits for the answer's head. An agent may answer before it has read the whole body; the rest is
+    /// then sent while the answer's body is polled.
+    pub async fn send<B>(self, request: Request<B>) -> Result<Answer, CallError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Self { mut outgoing, mut incoming, max_fields } = self;
+        let (head, body) = request.into_parts();
+        let mut section = BytesMut::with_capacity(512);
+        fields::encode_request(&head, &mut section);
+        let mut body = Box::pin(body);
+        let first = first_frame(body.as_mut()).await.map_err(|error| CallError { error, sent: Sent::Nothing })?;
+        // Head and first bytes leave in one piece, so that a small request is one packet.
+        let more = write_head(&mut outgoing, section, first, body.as_mut())
+            .await
+            .map_err(|error| CallError { error, sent: Sent::Part })?;
+        let opened = Instant::now();
+
+        let mut sent = None;
+        let mut upload: Option<Upload> = None;
+        if more {
+            upload = Some(Box::pin(async move {
+                write_rest(&mut outgoing, body.as_mut()).await?;
+                Ok(Instant::now())
+            }));
+        } else {
+            sent = Some(opened);
+        }
+        let mut failed = None;
+        let response = {
+            let mut answer = pin!(read_answer(&mut incoming, max_fields));
+            poll_fn(|context| {
+                if let Some(running) = &mut upload
+                    && let Poll::Ready(result) = running.as_mut().poll(context)
+                {
+                    upload = None;
+                    match result {
+                        Ok(at) => sent = Some(at),
+                        // The agent has seen enough and is about to answer.
+                        Err(TunnelError::Stopped(ResetCode::NO_ERROR)) => {}
+                        Err(error) if failed.is_none() => failed = Some(error),
+                        Err(_) => {}
+                    }
+                }
+                match (failed.take(), answer.as_mut().poll(context)) {
+                    // What the agent says of its own failure is worth more than that it stopped listening.
+                    (_, Poll::Ready(answer)) => Poll::Ready(answer),
+                    (Some(error @ TunnelError::Stopped(_)), Poll::Pending) => {
+                        failed = Some(error);
+                        Poll::Pending
+                    }
+                    (Some(error), Poll::Pending) => Poll::Ready(Err(error)),
+                    (None, Poll::Pending) => Poll::Pending,
+                }
+            })
+            .await
+        };
+        let progress = if sent.is_some() { Sent::All } else { Sent::Part };
+        let head = response.map_err(|error| CallError { error, sent: progress })?;
+        let (parts, ()) = head.into_parts();
+        let body = TunnelBody::new(incoming, max_fields, &parts.headers, upload);
+        Ok(Answer { response: Response::from_parts(parts, body), opened, sent })
+    }
+}
+
+async fn read_answer(incoming: &mut Incoming, max_fields: usize) -> Result<Response<()>, TunnelError> {
+    loop {
+        let section = incoming.head().await?;
+        let response = fields::decode_response(&section, max_fields)
+            .inspect_err(|error| incoming.stop_with(error.code()))?;
+        if !response.status().is_informational() {
+            return Ok(response);
+        }
+        incoming.expect_another_head();
+    }
+}
+
+/// The answering half of an exchange.
+#[derive(Debug)]
+pub struct Callee {
+    outgoing: Outgoing,
+    incoming: Incoming,
+    max_fields: usize,
+}
+
+impl Callee {
+    pub(super) fn new((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
+        Self {
+            // Whoever drops it unanswered did not work on it.
+            outgoing: Outgoing::new(send, ResetCode::REQUEST_REJECTED),
+            incoming: Incoming::new(receive, max_fields, ResetCode::NO_ERROR),
+            max_fields,
+        }
+    }
+
+    /// Reads the request's head, runs the service and writes its answer. The service's future, or the answer's body, is
+    /// dropped as soon as the relay no longer wants it.
+    pub async fn serve<F, A, B>(self, service: F) -> Result<(), TunnelError>
+    where
+        F: FnOnce(Request<TunnelBody>) -> A,
+        A: Future<Output = Response<B>>,
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let Self { mut outgoing, mut incoming, max_fields } = self;
+        let request = async {
+            let section = incoming.head().await?;
+            fields::decode_request(&section, max_fields)
+        };
+        let request = match request.await {
+            Ok(request) => request,
+            Err(error) => {
+                outgoing.reset(error.code());
+                incoming.stop_with(error.code());
+                return Err(error);
+            }
+        };
+        let (head, ()) = request.into_parts();
+        let body = TunnelBody::new(incoming, max_fields, &head.headers, None);
+        let unwanted = outgoing.unwanted();
+        let answer = async {
+            let response = service(Request::from_parts(head, body)).await;
+            let written = write_response(&mut outgoing, response).await;
+            if let Err(error) = &written {
+                outgoing.reset(error.code());
+            }
+            written
+        };
+        let mut unwanted = pin!(unwanted);
+        let mut answer = pin!(answer);
+        poll_fn(|context| match answer.as_mut().poll(context) {
+            Poll::Pending => unwanted.as_mut().poll(context).map(Err),
+            ready => ready,
+        })
+        .await
+    }
+}
+
+async fn write_response<B>(outgoing: &mut Outgoing, response: Response<B>) -> Result<(), TunnelError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (head, body) = response.into_parts();
+    let mut section = BytesMut::with_capacity(512);
+    fields::encode_response(&head, &mut section);
+    let mut body = pin!(body);
+    let first = first_frame(body.as_mut()).await?;
+    if write_head(outgoing, section, first, body.as_mut()).await? {
+        write_rest(outgoing, body).await?;
+    }
+    Ok(())
+}
+
+/// A body's first frame if it is there at once: `Some(None)` for a body without any, `None` for one that is not there yet.
+async fn first_frame<B>(mut body: Pin<&mut B>) -> Result<Option<Option<Frame<Bytes>>>, TunnelError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() {
+        return Ok(Some(None));
+    }
+    poll_fn(|context| match body.as_mut().poll_frame(context) {
+        Poll::Ready(frame) => Poll::Ready(frame.transpose().map(Some)),
+        Poll::Pending => Poll::Ready(Ok(None)),
+    })
+    .await
+    .map_err(|error| TunnelError::Body(error.into()))
+}
+
+/// Writes the head with what there is of the body; true if the body is still to be written.
+async fn write_head<B>(
+    outgoing: &mut Outgoing,
+    section: BytesMut,
+    first: Option<Option<Frame<Bytes>>>,
+    body: Pin<&mut B>,
+) -> Result<bool, TunnelError>
+where
+    B: Body<Data = Bytes>,
+{
+    let mut head = BytesMut::with_capacity(section.len() + 2 * frame::MAX_HEADER);
+    frame::put_header(kind::HEADERS, section.len() as u64, &mut head);
+    head.extend_from_slice(&section);
+    let Some(first) = first else {
+        outgoing.write(&mut [head.freeze()]).await?;
+        return Ok(true);
+    };
+    let more = match first.map(Frame::into_data) {
+        None => false,
+        Some(Ok(data)) => {
+            let more = !body.is_end_stream();
+            if !data.is_empty() {
+                frame::put_header(kind::DATA, data.len() as u64, &mut head);
+            }
+            outgoing.write(&mut [head.split().freeze(), data]).await?;
+            more
+        }
+        Some(Err(other)) => {
+            put_trailers(other.into_trailers().unwrap_or_default(), &mut head);
+            false
+        }
+    };
+    if !head.is_empty() {
+        outgoing.write(&mut [head.freeze()]).await?;
+    }
+    if !more {
+        outgoing.finish();
+    }
+    Ok(more)
+}
+
+async fn write_rest<B>(outgoing: &mut Outgoing, mut body: Pin<&mut B>) -> Result<(), TunnelError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut next = async || {
+        let poll = poll_fn(|context| body.as_mut().poll_frame(context).map_err(|error| TunnelError::Body(error.into())));
+        poll.await.transpose()
+    };
+    while let Some(next) = next().await? {
+        match next.into_data() {
+            Ok(data) if data.is_empty() => {}
+            Ok(data) => outgoing.write(&mut [frame::data_header(data.len()), data]).await?,
+            Err(other) => {
+                let mut out = BytesMut::new();
+                put_trailers(other.into_trailers().unwrap_or_default(), &mut out);
+                outgoing.write(&mut [out.freeze()]).await?;
+                break;
+            }
+        }
+    }
+    outgoing.finish();
+    Ok(())
+}
+
+fn put_trailers(trailers: HeaderMap, out: &mut BytesMut) {
+    let mut section = BytesMut::new();
+    fields::encode_trailers(&trailers, &mut section);
+    frame::put_header(kind::HEADERS, section.len() as u64, out);
+    out.extend_from_slice(&section);
+}

@@ -1,0 +1,486 @@
+//! Field sections (QPACK, RFC 9204) without IO: heads and trailers to bytes and back.
+//!
+//! Only the static table is used, in both directions: with no dynamic table a section never waits for another stream, which
+//! is what a tunnel of many independent requests wants. Strings are written plain and read plain or Huffman-coded. Values
+//! are slices of the received section, not copies. Everything a peer can make us store is bounded before it is stored.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, StatusCode, Uri, request, response};
+
+use super::error::{ResetCode, TunnelError};
+use super::huffman;
+use super::static_table::{STATIC_TABLE, field_index, name_index};
+
+/// Fields in one section: what a browser sends is below 30. `HeaderMap` panics at 24,576.
+const MAX_FIELDS: usize = 512;
+
+/// What a field counts beside its name and value (RFC 9114, section 4.2.2).
+const FIELD_OVERHEAD: usize = 32;
+
+const METHOD: &str = ":method";
+const SCHEME: &str = ":scheme";
+const AUTHORITY: &str = ":authority";
+const PATH: &str = ":path";
+const STATUS: &str = ":status";
+
+// Indexes of the static table.
+const INDEX_AUTHORITY: u64 = 0;
+const INDEX_PATH: u64 = 1;
+const INDEX_METHOD: u64 = 15;
+const INDEX_SCHEME_HTTPS: u64 = 23;
+const INDEX_SCHEME_HTTP: u64 = 22;
+const INDEX_STATUS: u64 = 24;
+
+/// Appends the section of a request's head.
+pub(super) fn encode_request(head: &request::Parts, out: &mut BytesMut) {
+    begin(out);
+    match head.method {
+        Method::CONNECT => indexed(15, out),
+        Method::DELETE => indexed(16, out),
+        Method::GET => indexed(17, out),
+        Method::HEAD => indexed(18, out),
+        Method::OPTIONS => indexed(19, out),
+        Method::POST => indexed(20, out),
+        Method::PUT => indexed(21, out),
+        ref other => referenced(INDEX_METHOD, other.as_str().as_bytes(), out),
+    }
+    indexed(if head.uri.scheme() == Some(&Scheme::HTTP) { INDEX_SCHEME_HTTP } else { INDEX_SCHEME_HTTPS }, out);
+    let host = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    if let Some(host) = host.or_else(|| head.headers.get(header::HOST).map(HeaderValue::as_bytes)) {
+        referenced(INDEX_AUTHORITY, host, out);
+    }
+    match head.uri.path_and_query().map_or("/", PathAndQuery::as_str) {
+        "/" | "" => indexed(INDEX_PATH, out),
+        path => referenced(INDEX_PATH, path.as_bytes(), out),
+    }
+    encode_headers(&head.headers, out);
+}
+
+/// Appends the section of a response's head.
+pub(super) fn encode_response(head: &response::Parts, out: &mut BytesMut) {
+    begin(out);
+    match head.status.as_u16() {
+        103 => indexed(24, out),
+        200 => indexed(25, out),
+        304 => indexed(26, out),
+        404 => indexed(27, out),
+        503 => indexed(28, out),
+        204 => indexed(64, out),
+        400 => indexed(67, out),
+        403 => indexed(68, out),
+        500 => indexed(71, out),
+        _ => referenced(INDEX_STATUS, head.status.as_str().as_bytes(), out),
+    }
+    encode_headers(&head.headers, out);
+}
+
+/// Appends the section of trailers.
+pub(super) fn encode_trailers(trailers: &HeaderMap, out: &mut BytesMut) {
+    begin(out);
+    encode_headers(trailers, out);
+}
+
+/// Reads the head of a request; `max` bounds the section's size as RFC 9114 counts it.
+pub(super) fn decode_request(section: &Bytes, max: usize) -> Result<http::Request<()>, TunnelError> {
+    let fields = decode(section, max)?;
+    let method = fields.pseudo(METHOD)?.ok_or(malformed("a request without a method"))?;
+    let method = Method::from_bytes(&method).map_err(|_| malformed("a method that is none"))?;
+    let mut uri = http::uri::Parts::default();
+    if let Some(path) = fields.pseudo(PATH)? {
+        uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path).map_err(|_| malformed("a path that is none"))?);
+    } else if method != Method::CONNECT {
+        return Err(malformed("a request without a path"));
+    }
+    if let Some(authority) = fields.pseudo(AUTHORITY)? {
+        let authority = Authority::from_maybe_shared(authority).map_err(|_| malformed("an authority that is none"))?;
+        uri.authority = Some(authority);
+    }
+    // A URI has a scheme only beside an authority; without one the path alone is a valid request target.
+    let scheme = fields.pseudo(SCHEME)?;
+    if uri.authority.is_some() && uri.path_and_query.is_some() {
+        let scheme = scheme.ok_or(malformed("a request without a scheme"))?;
+        uri.scheme = Some(Scheme::try_from(&scheme[..]).map_err(|_| malformed("a scheme that is none"))?);
+    }
+    if fields.pseudo(STATUS)?.is_some() {
+        return Err(malformed("a status in a request"));
+    }
+    let mut request = http::Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| malformed("a target that is none"))?;
+    *request.version_mut() = http::Version::HTTP_3;
+    *request.headers_mut() = fields.headers;
+    Ok(request)
+}
+
+/// Reads the head of a response.
+pub(super) fn decode_response(section: &Bytes, max: usize) -> Result<http::Response<()>, TunnelError> {
+    let fields = decode(section, max)?;
+    let status = fields.pseudo(STATUS)?.ok_or(malformed("a response without a status"))?;
+    if fields.pseudo.len() != 1 {
+        return Err(malformed("a request's field in a response"));
+    }
+    let mut response = http::Response::new(());
+    *response.status_mut() = StatusCode::from_bytes(&status).map_err(|_| malformed("a status that is none"))?;
+    *response.version_mut() = http::Version::HTTP_3;
+    *response.headers_mut() = fields.headers;
+    Ok(response)
+}
+
+/// Reads trailers.
+pub(super) fn decode_trailers(section: &Bytes, max: usize) -> Result<HeaderMap, TunnelError> {
+    let fields = decode(section, max)?;
+    if fields.pseudo.is_empty() { Ok(fields.headers) } else { Err(malformed("a pseudo-header in trailers")) }
+}
+
+const fn malformed(what: &'static str) -> TunnelError {
+    TunnelError::protocol(ResetCode::MESSAGE_ERROR, what)
+}
+
+const fn unreadable(what: &'static str) -> TunnelError {
+    TunnelError::protocol(ResetCode::QPACK_DECOMPRESSION_FAILED, what)
+}
+
+// ---- writing ----
+
+/// A section's prefix: no dynamic table, no base.
+fn begin(out: &mut BytesMut) {
+    out.put_slice(&[0, 0]);
+}
+
+fn encode_headers(headers: &HeaderMap, out: &mut BytesMut) {
+    for (name, value) in headers {
+        if is_per_connection(name, value) || *name == header::HOST {
+            continue;
+        }
+        if let Some(index) = field_index(name.as_str(), value.as_bytes()) {
+            indexed(index, out);
+        } else if let Some(index) = name_index(name.as_str()) {
+            referenced(index, value.as_bytes(), out);
+        } else {
+            put_integer(0x20, 3, name.as_str().len() as u64, out);
+            out.put_slice(name.as_str().as_bytes());
+            put_string(value.as_bytes(), out);
+        }
+    }
+}
+
+/// Fields that belong to one connection and make a message malformed in HTTP/3 (RFC 9114, section 4.2).
+fn is_per_connection(name: &HeaderName, value: &HeaderValue) -> bool {
+    match *name {
+        header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => true,
+        header::TE => value != "trailers",
+        _ => matches!(name.as_str(), "keep-alive" | "proxy-connection"),
+    }
+}
+
+fn indexed(index: u64, out: &mut BytesMut) {
+    put_integer(0xc0, 6, index, out);
+}
+
+fn referenced(name: u64, value: &[u8], out: &mut BytesMut) {
+    put_integer(0x50, 4, name, out);
+    put_string(value, out);
+}
+
+fn put_string(value: &[u8], out: &mut BytesMut) {
+    put_integer(0x00, 7, value.len() as u64, out);
+    out.put_slice(value);
+}
+
+/// An integer with a prefix of `bits` bits under the pattern `first` (RFC 7541, section 5.1).
+fn put_integer(first: u8, bits: u32, value: u64, out: &mut BytesMut) {
+    let limit = (1_u64 << bits) - 1;
+    if value < limit {
+        out.put_u8(first | value as u8);
+        return;
+    }
+    out.put_u8(first | limit as u8);
+    let mut rest = value - limit;
+    while rest >= 0x80 {
+        out.put_u8(0x80 | rest as u8);
+        rest >>= 7;
+    }
+    out.put_u8(rest as u8);
+}
+
+// ---- reading ----
+
+/// A section's fields: pseudo-headers apart from the others.
+struct Fields {
+    pseudo: Vec<(&'static str, Bytes)>,
+    headers: HeaderMap,
+}
+
+impl Fields {
+    /// The one value of a pseudo-header.
+    fn pseudo(&self, name: &str) -> Result<Option<Bytes>, TunnelError> {
+        let mut values = self.pseudo.iter().filter(|(known, _)| *known == name);
+        let first = values.next().map(|(_, value)| value.clone());
+        if values.next().is_some() { Err(malformed("a pseudo-header twice")) } else { Ok(first) }
+    }
+
+    fn push(&mut self, name: &[u8], value: Bytes) -> Result<(), TunnelError> {
+        if name.first() == Some(&b':') {
+            let known = [METHOD, SCHEME, AUTHORITY, PATH, STATUS].into_iter().find(|known| known.as_bytes() == name);
+            let known = known.ok_or(malformed("a pseudo-header that nobody knows"))?;
+            if !self.headers.is_empty() {
+                return Err(malformed("a pseudo-header after the others"));
+            }
+            self.pseudo.push((known, value));
+            return Ok(());
+        }
+        if name.iter().any(u8::is_ascii_uppercase) {
+            return Err(malformed("a field name in upper case"));
+        }
+        let name = HeaderName::from_bytes(name).map_err(|_| malformed("a field name that is none"))?;
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| malformed("a field value that is none"))?;
+        if is_per_connection(&name, &value) {
+            return Err(malformed("a field of another connection"));
+        }
+        self.headers.try_append(name, value).map(drop).map_err(|_| too_many())
+    }
+}
+
+const fn too_many() -> TunnelError {
+    TunnelError::protocol(ResetCode::EXCESSIVE_LOAD, "too many fields")
+}
+
+fn decode(section: &Bytes, max: usize) -> Result<Fields, TunnelError> {
+    let mut cursor = Cursor { section, at: 0 };
+    let required = cursor.integer(8)?;
+    cursor.integer(7)?;
+    if required != 0 {
+        return Err(unreadable("a section that needs a dynamic table"));
+    }
+    let mut fields = Fields { pseudo: Vec::with_capacity(4), headers: HeaderMap::with_capacity(16) };
+    let (mut size, mut count) = (0, 0);
+    while let Some(first) = section.get(cursor.at).copied() {
+        let (name, value) = match first {
+            0xc0.. => {
+                let (name, value) = entry(cursor.integer(6)?)?;
+                (Bytes::from_static(name.as_bytes()), Bytes::from_static(value.as_bytes()))
+            }
+            0x50..0x60 | 0x70..0x80 => {
+                let (name, _) = entry(cursor.integer(4)?)?;
+                (Bytes::from_static(name.as_bytes()), cursor.string(7, max)?)
+            }
+            0x20..0x40 => (cursor.string(3, max)?, cursor.string(7, max)?),
+            _ => return Err(unreadable("a field of a dynamic table")),
+        };
+        (size, count) = (size + name.len() + value.len() + FIELD_OVERHEAD, count + 1);
+        if size > max || count > MAX_FIELDS {
+            return Err(too_many());
+        }
+        fields.push(&name, value)?;
+    }
+    Ok(fields)
+}
+
+fn entry(index: u64) -> Result<(&'static str, &'static str), TunnelError> {
+    let entry = usize::try_from(index).ok().and_then(|index| STATIC_TABLE.get(index));
+    entry.copied().ok_or(unreadable("an index beyond the static table"))
+}
+
+struct Cursor<'a> {
+    section: &'a Bytes,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    fn byte(&mut self) -> Result<u8, TunnelError> {
+        let byte = self.section.get(self.at).copied().ok_or(unreadable("a section that ends within a field"))?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    /// An integer with a prefix of `bits` bits.
+    fn integer(&mut self, bits: u32) -> Result<u64, TunnelError> {
+        let limit = (1_u64 << bits) - 1;
+        let mut value = u64::from(self.byte()?) & limit;
+        if value < limit {
+            return Ok(value);
+        }
+        // Nothing in a section is longer than the section; four more bytes reach 2^28.
+        for shift in [0, 7, 14, 21] {
+            let byte = self.byte()?;
+            value += u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(unreadable("an integer over the limit"))
+    }
+
+    /// A string whose length has a prefix of `bits` bits, below the bit that says whether it is Huffman-coded.
+    fn string(&mut self, bits: u32, max: usize) -> Result<Bytes, TunnelError> {
+        let coded = self.section.get(self.at).is_some_and(|first| first & (1 << bits) != 0);
+        let length = usize::try_from(self.integer(bits)?).unwrap_or(usize::MAX);
+        let end = self.at.checked_add(length).filter(|end| *end <= self.section.len());
+        let end = end.ok_or(unreadable("a string that ends beyond its section"))?;
+        let raw = self.section.slice(self.at..end);
+        self.at = end;
+        if coded {
+            let plain = huffman::decode(&raw, max).ok_or(unreadable("a string that is not Huffman-coded"))?;
+            Ok(plain.into())
+        } else {
+            Ok(raw)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX: usize = 64 << 10;
+
+    fn request_section(request: http::Request<()>) -> Bytes {
+        let mut out = BytesMut::new();
+        encode_request(&request.into_parts().0, &mut out);
+        out.freeze()
+    }
+
+    fn headers() -> impl Strategy<Value = HeaderMap> {
+        let field = ("[a-z][a-z0-9-]{0,20}", "[!-~]{0,40}");
+        let known = prop::sample::select(vec![
+            ("content-type", "application/json"),
+            ("content-length", "0"),
+            ("accept", "*/*"),
+            ("content-type", "image/webp"),
+            ("user-agent", "x"),
+        ]);
+        prop::collection::vec(prop_oneof![field, known.prop_map(|(n, v)| (n.to_owned(), v.to_owned()))], 0..20).prop_map(
+            |fields| {
+                let mut map = HeaderMap::new();
+                for (name, value) in fields {
+                    let (name, value) = (HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
+                    if !is_per_connection(&name, &value) && name != header::HOST {
+                        map.append(name, value);
+                    }
+                }
+                map
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn requests_are_read_back(
+            headers in headers(),
+            method in prop::sample::select(vec!["GET", "POST", "DELETE", "PATCH", "REPORT"]),
+            path in "/[a-z0-9/._~-]{0,80}(\\?[a-z=&]{1,20})?",
+        ) {
+            let mut request = http::Request::new(());
+            *request.method_mut() = method.parse().unwrap();
+            *request.uri_mut() = format!("https://relay.test:8443{path}").parse().unwrap();
+            *request.headers_mut() = headers.clone();
+            let uri = request.uri().clone();
+            let read = decode_request(&request_section(request), MAX).unwrap();
+            prop_assert_eq!(read.method().as_str(), method);
+            prop_assert_eq!(read.uri(), &uri);
+            prop_assert_eq!(read.headers(), &headers);
+        }
+
+        #[test]
+        fn responses_and_trailers_are_read_back(headers in headers(), status in 100_u16..1000) {
+            let mut response = http::Response::new(());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            *response.headers_mut() = headers.clone();
+            let mut out = BytesMut::new();
+            encode_response(&response.into_parts().0, &mut out);
+            let read = decode_response(&out.freeze(), MAX).unwrap();
+            prop_assert_eq!(read.status().as_u16(), status);
+            prop_assert_eq!(read.headers(), &headers);
+
+            let mut out = BytesMut::new();
+            encode_trailers(&headers, &mut out);
+            prop_assert_eq!(decode_trailers(&out.freeze(), MAX).unwrap(), headers);
+        }
+
+        #[test]
+        fn any_bytes_are_harmless(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let bytes = Bytes::from(bytes);
+            let _ = decode_request(&bytes, MAX);
+            let _ = decode_response(&bytes, MAX);
+            let _ = decode_trailers(&bytes, MAX);
+        }
+
+        #[test]
+        fn damaged_sections_are_harmless(headers in headers(), at in any::<prop::sample::Index>(), flip in 1_u8..) {
+            let mut request = http::Request::new(());
+            *request.headers_mut() = headers;
+            let mut bytes = request_section(request).to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            let _ = decode_request(&bytes.clone().into(), MAX);
+            bytes.truncate(at);
+            let _ = decode_request(&bytes.into(), MAX);
+        }
+
+        #[test]
+        fn integers_are_read_back(value in 0_u64..1 << 28, bits in 3_u32..=7) {
+            let mut out = BytesMut::new();
+            put_integer(0, bits, value, &mut out);
+            let section = out.freeze();
+            let mut cursor = Cursor { section: &section, at: 0 };
+            prop_assert_eq!(cursor.integer(bits).unwrap(), value);
+            prop_assert_eq!(cursor.at, section.len());
+        }
+    }
+
+    #[test]
+    fn the_limits_are_enforced() {
+        let mut many = BytesMut::new();
+        begin(&mut many);
+        indexed(17, &mut many);
+        indexed(23, &mut many);
+        indexed(1, &mut many);
+        for _ in 0..10_000 {
+            indexed(29, &mut many);
+        }
+        let error = decode_request(&many.freeze(), usize::MAX).unwrap_err();
+        assert!(matches!(error, TunnelError::Protocol { code: ResetCode::EXCESSIVE_LOAD, .. }), "{error}");
+
+        let mut request = http::Request::new(());
+        request.headers_mut().insert("x-big", HeaderValue::from_bytes(&[b'x'; 2000]).unwrap());
+        let section = request_section(request);
+        assert!(decode_request(&section, 2200).is_ok());
+        assert!(decode_request(&section, 2000).is_err());
+    }
+
+    #[test]
+    fn malformed_heads_are_refused() {
+        let section = |fields: &[(&str, &str)]| {
+            let mut out = BytesMut::new();
+            begin(&mut out);
+            for (name, value) in fields {
+                put_integer(0x20, 3, name.len() as u64, &mut out);
+                out.put_slice(name.as_bytes());
+                put_string(value.as_bytes(), &mut out);
+            }
+            out.freeze()
+        };
+        let good = [(METHOD, "GET"), (SCHEME, "https"), (AUTHORITY, "a.test"), (PATH, "/"), ("x-y", "z")];
+        assert!(decode_request(&section(&good), MAX).is_ok());
+        let bad: [&[(&str, &str)]; 9] = [
+            &[(SCHEME, "https"), (PATH, "/")],
+            &[(METHOD, "GET"), (SCHEME, "https")],
+            &[(METHOD, "GET"), (METHOD, "GET"), (SCHEME, "https"), (PATH, "/")],
+            &[(METHOD, "GET"), (SCHEME, "https"), ("x-y", "z"), (PATH, "/")],
+            &[(METHOD, "GET"), (SCHEME, "https"), (PATH, "/"), ("X-Y", "z")],
+            &[(METHOD, "GET"), (SCHEME, "https"), (PATH, "/"), ("connection", "close")],
+            &[(METHOD, "GET"), (SCHEME, "https"), (PATH, "/"), (STATUS, "200")],
+            &[(METHOD, "GET"), (SCHEME, "https"), (PATH, "/"), (":new", "1")],
+            &[(METHOD, "GET"), (SCHEME, "https"), (PATH, "/"), ("x-y", "a\nb")],
+        ];
+        for fields in bad {
+            assert!(decode_request(&section(fields), MAX).is_err(), "{fields:?}");
+        }
+        assert!(decode_response(&section(&[(STATUS, "200"), (METHOD, "GET")]), MAX).is_err());
+        assert!(decode_trailers(&section(&[(STATUS, "200")]), MAX).is_err());
+    }
+}

@@ -1,0 +1,28 @@
+//! The tunnel: HTTP semantics with the roles reversed.
+//!
+//! The agent dials out over QUIC; once the handshake is complete, the relay is the HTTP client and the agent the HTTP
+//! server. Each request has a stream of its own, in HTTP/3's format (RFC 9114 with QPACK's static table), so any HTTP/3
+//! library can stand at either end. `docs/tunnel.md` has it byte by byte.
+//!
+//! The walk of a request: [`Session::open`] gives the relay a [`Caller`], whose `send` writes the head and streams the body;
+//! the agent's [`Session::accept`] gives a [`Callee`], whose `serve` hands an `http::Request<TunnelBody>` to the agent's
+//! service and streams its answer back. Dropping any of these cancels the exchange at the other end.
+
+mod body;
+mod error;
+mod exchange;
+mod fields;
+mod frame;
+mod huffman;
+mod session;
+mod static_table;
+mod stream;
+mod transport;
+
+pub use body::TunnelBody;
+pub use error::{ResetCode, TunnelError};
+pub use exchange::{Answer, CallError, Callee, Caller, Sent};
+pub use session::{Session, SessionLimits};
+pub use transport::{
+    ALPN, Role, TransportOptions, UDP_BUFFER, UdpBuffers, agent_config, agent_endpoint, bind_udp, relay_endpoint, transport,
+};

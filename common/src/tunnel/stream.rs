@@ -1,0 +1,150 @@
+//! The two halves of a QUIC stream, guarded: whoever drops one before it is done tells the peer so.
+//!
+//! quinn alone ends a dropped `SendStream` as if all had been sent, so half an upload would look like a whole one.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
+
+use super::error::{ResetCode, TunnelError};
+use super::frame::{FrameReader, Piece};
+
+/// The sending half: reset on drop unless finished.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    stream: SendStream,
+    on_drop: Option<ResetCode>,
+}
+
+impl Outgoing {
+    pub(super) const fn new(stream: SendStream, on_drop: ResetCode) -> Self {
+        Self { stream, on_drop: Some(on_drop) }
+    }
+
+    /// Writes all chunks in one go, waiting for flow control as needed.
+    pub(super) async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), TunnelError> {
+        Ok(self.stream.write_all_chunks(chunks).await?)
+    }
+
+    /// Says that all has been sent.
+    pub(super) fn finish(&mut self) {
+        self.on_drop = None;
+        // It fails only when the stream was stopped or reset, and then there is nobody to tell.
+        let _ = self.stream.finish();
+    }
+
+    /// Gives up with a code of the caller's.
+    pub(super) fn reset(&mut self, code: ResetCode) {
+        self.on_drop = None;
+        let _ = self.stream.reset(code.to_wire());
+    }
+
+    /// Resolves when the peer no longer wants what is sent here (its code) or the session is lost; never because all was
+    /// received.
+    pub(super) fn unwanted(&self) -> impl Future<Output = TunnelError> + Send + use<> {
+        let stopped = self.stream.stopped();
+        async move {
+            match stopped.await {
+                Ok(Some(code)) => TunnelError::Stopped(code.into()),
+                Ok(None) => std::future::pending().await,
+                Err(quinn::StoppedError::ConnectionLost(error)) => TunnelError::Closed(error),
+                Err(_) => TunnelError::Stopped(ResetCode::INTERNAL_ERROR),
+            }
+        }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(code) = self.on_drop {
+            let _ = self.stream.reset(code.to_wire());
+        }
+    }
+}
+
+/// The receiving half with its frames taken apart: stopped on drop unless its end was read.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    stream: RecvStream,
+    frames: FrameReader,
+    ended: bool,
+    on_drop: ResetCode,
+}
+
+impl Incoming {
+    pub(super) fn new(stream: RecvStream, max_fields: usize, on_drop: ResetCode) -> Self {
+        Self { stream, frames: FrameReader::new(max_fields), ended: false, on_drop }
+    }
+
+    /// The next piece; `None` at a stream's proper end.
+    pub(super) fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Piece>, TunnelError>> {
+        loop {
+            match self.frames.next() {
+                Ok(Some(piece)) => return Poll::Ready(Ok(Some(piece))),
+                Ok(None) if self.ended => return Poll::Ready(Ok(None)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.on_drop = error.code();
+                    return Poll::Ready(Err(error));
+                }
+            }
+            let wanted = self.frames.wanted();
+            let buffer = self.frames.buffer();
+            buffer.reserve(wanted);
+            let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, buffer));
+            match read {
+                Ok(0) => {
+                    self.ended = true;
+                    if !self.frames.may_end() {
+                        let cut = TunnelError::protocol(ResetCode::REQUEST_INCOMPLETE, "a stream that ends within a message");
+                        return Poll::Ready(Err(cut));
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(read_error(error))),
+            }
+        }
+    }
+
+    /// The section that every message begins with.
+    pub(super) async fn head(&mut self) -> Result<Bytes, TunnelError> {
+        match poll_fn(|context| self.poll_piece(context)).await? {
+            Some(Piece::Section(section)) => Ok(section),
+            // invariant of FrameReader: no data before a head, no end before one.
+            _ => Err(TunnelError::protocol(ResetCode::FRAME_UNEXPECTED, "a message without a head")),
+        }
+    }
+
+    /// After a head of 1xx.
+    pub(super) const fn expect_another_head(&mut self) {
+        self.frames.expect_another_head();
+    }
+
+    /// What the peer is told if this is dropped before its end.
+    pub(super) const fn stop_with(&mut self, code: ResetCode) {
+        self.on_drop = code;
+    }
+
+    pub(super) const fn is_ended(&self) -> bool {
+        self.ended
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.stream.stop(self.on_drop.to_wire());
+        }
+    }
+}
+
+/// quinn's `AsyncRead` wraps its own errors in IO errors: unwrap them.
+fn read_error(error: std::io::Error) -> TunnelError {
+    match error.downcast::<quinn::ReadError>() {
+        Ok(error) => error.into(),
+        Err(error) => error.into(),
+    }
+}

@@ -1,0 +1,156 @@
+//! QUIC's settings with their reasons, and a UDP socket with buffers that were asked for and read back.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::{digest, hmac};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::error::TunnelError;
+
+/// The tunnel's protocol: HTTP/3 with the roles reversed, as the `ptth` drafts name it.
+pub const ALPN: &[u8] = b"rh3";
+
+/// Which end of the tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Accepts sessions, opens request streams.
+    Relay,
+    /// Dials sessions, answers request streams.
+    Agent,
+}
+
+/// What an operator may want to change, with our defaults.
+#[derive(Debug, Clone)]
+pub struct TransportOptions {
+    /// A peer that was not heard of for this long is dead. 10 s: an agent has to notice within that time.
+    pub idle_timeout: Duration,
+    /// The agent sends at least this often: below every NAT's timer for UDP, and three tries within the idle time-out.
+    pub keep_alive: Duration,
+    /// Requests that a relay may have open on one session. Generous, for slow uploads hold a stream without any work being
+    /// done; admission is by load, not by credit.
+    pub streams: u32,
+    /// Bytes of one request or answer that may be under way unread: 2 MiB carries 300 Mbit/s over 50 ms.
+    pub stream_window: u32,
+    /// Bytes of all streams of a session that may be under way unread. Well above what a few dozen slow readers can hold,
+    /// so that they stop themselves and nobody else.
+    pub session_window: u32,
+    /// Bytes kept for retransmission: twice the bandwidth-delay product of 1 Gbit/s over 50 ms, and a bound on memory.
+    pub send_window: u32,
+    /// The round-trip time to assume before the first measurement. quinn's 333 ms makes a lost first packet cost a second.
+    pub initial_rtt: Duration,
+    /// Hand the kernel several packets at a time; some virtual network cards lose them.
+    pub segmentation_offload: bool,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(3),
+            streams: 512,
+            stream_window: 2 << 20,
+            session_window: 64 << 20,
+            send_window: 16 << 20,
+            initial_rtt: Duration::from_millis(100),
+            segmentation_offload: true,
+        }
+    }
+}
+
+/// QUIC's settings for one end.
+pub fn transport(role: Role, options: &TransportOptions) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        // The relay opens every request; an agent opens none.
+        .max_concurrent_bidi_streams(VarInt::from_u32(if role == Role::Agent { options.streams } else { 0 }))
+        // HTTP/3 needs three; foreign libraries add one of noise.
+        .max_concurrent_uni_streams(VarInt::from_u32(8))
+        .stream_receive_window(VarInt::from_u32(options.stream_window))
+        .receive_window(VarInt::from_u32(options.session_window))
+        .send_window(options.send_window.into())
+        .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok())
+        // One side is enough, and it is the agent's NAT that forgets.
+        .keep_alive_interval((role == Role::Agent).then_some(options.keep_alive))
+        .initial_rtt(options.initial_rtt)
+        .enable_segmentation_offload(options.segmentation_offload)
+        // Unused, so no room for them.
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+/// What the kernel gave a UDP socket, in bytes as it counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpBuffers {
+    /// The sending buffer.
+    pub send: usize,
+    /// The receiving buffer.
+    pub receive: usize,
+    /// What was asked for of each.
+    pub wanted: usize,
+}
+
+impl UdpBuffers {
+    /// Whether the kernel gave less than was asked for: bursts will be lost.
+    pub const fn is_short(&self) -> bool {
+        self.send < self.wanted || self.receive < self.wanted
+    }
+}
+
+/// What to ask of the kernel: some 50 ms of 1 Gbit/s, which is what a busy core may look away for.
+pub const UDP_BUFFER: usize = 8 << 20;
+
+/// Binds a UDP socket and sizes its buffers. An IPv6 wildcard takes IPv4 as well.
+pub fn bind_udp(address: SocketAddr, wanted: usize) -> io::Result<(UdpSocket, UdpBuffers)> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // A kernel without IPv4 refuses, and then there is nothing to share.
+        let _ = socket.set_only_v6(false);
+    }
+    // More than net.core.{r,w}mem_max is silently cut, so what counts is what is read back. Linux doubles what it was asked
+    // for and reports the double.
+    let _ = socket.set_send_buffer_size(wanted / 2);
+    let _ = socket.set_recv_buffer_size(wanted / 2);
+    socket.bind(&address.into())?;
+    let buffers = UdpBuffers { send: socket.send_buffer_size()?, receive: socket.recv_buffer_size()?, wanted };
+    Ok((socket.into(), buffers))
+}
+
+/// The relay's endpoint. With the same `reset_key` after a restart, it answers packets of sessions that it no longer knows
+/// with a stateless reset, and their agents dial again within a round trip.
+pub fn relay_endpoint(
+    socket: UdpSocket,
+    tls: rustls::ServerConfig,
+    reset_key: &[u8; 64],
+    options: &TransportOptions,
+) -> Result<Endpoint, TunnelError> {
+    let crypto = QuicServerConfig::try_from(tls).map_err(|error| TunnelError::Setup(error.to_string()))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server.transport_config(Arc::new(transport(Role::Relay, options)));
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset_key)));
+    // Connection ids are keyed too, and a packet whose id this endpoint could not have made is dropped unanswered: the key
+    // must survive the restart along with the other.
+    let ids = digest::digest(&digest::SHA256, reset_key);
+    let ids = ids.as_ref().iter().take(8).fold(0, |key, byte| key << 8 | u64::from(*byte));
+    config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(ids)));
+    // quinn's 20 ms would make 1,000 agents wait for 20 s.
+    config.min_reset_interval(Duration::from_micros(100));
+    Ok(Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))?)
+}
+
+/// An agent's endpoint; it dials and accepts nothing.
+pub fn agent_endpoint(socket: UdpSocket) -> Result<Endpoint, TunnelError> {
+    Ok(Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))?)
+}
+
+/// What an agent dials with.
+pub fn agent_config(tls: rustls::ClientConfig, options: &TransportOptions) -> Result<quinn::ClientConfig, TunnelError> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| TunnelError::Setup(error.to_string()))?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(Role::Agent, options)));
+    Ok(config)
+}
