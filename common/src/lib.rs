@@ -6,6 +6,7 @@
 //! agent and client both write it, and [`daemon`] what a program needs to live under systemd.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod daemon;
 pub mod deadline;
 pub mod id;
 pub mod manifest;
