@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod deadline;
 pub mod id;
 pub mod manifest;
+pub mod oip;
 pub mod timing;
 pub mod trace;
 pub mod tunnel;
