@@ -1,1 +1,36 @@
-//! Networks, images and training: pure computation, no network, no clock.
+//! Networks, images and training: pure computation, no network, no clock, no runtime.
+//!
+//! The walk of one picture: [`image::decode`] makes pixels of its bytes, [`image::prepare`] makes a network's input of
+//! the pixels, [`Network::forward`] makes [`Heads`] of a batch of inputs, [`probabilities`] and [`top`] make
+//! predictions of the heads. A network comes from the zoo: an [`Architecture`] is built with [`Weights`] on a
+//! [`device()`], as a [`Graph`] of named layers that can be walked.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod image;
+
+mod depthwise;
+mod device;
+mod error;
+mod graph;
+mod layers;
+mod network;
+mod networks;
+mod output;
+mod shape;
+mod stop;
+mod weights;
+mod zoo;
+
+pub use candle_core::{Device, Tensor};
+
+pub use crate::device::device;
+pub use crate::error::{ImageError, VisionError};
+pub use crate::graph::{Graph, GraphBuilder, Step, Value};
+pub use crate::layers::{Activation, Convolution, Layer, Linear, Norm, Padding, Window};
+pub use crate::network::{Classifier, Heads, Network};
+pub use crate::output::{Labels, Prediction, probabilities, top};
+pub use crate::shape::ImageShape;
+pub use crate::stop::Stop;
+pub use crate::weights::Weights;
+pub use crate::zoo::Architecture;

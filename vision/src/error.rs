@@ -1,0 +1,192 @@
+//! What can go wrong in this crate.
+//!
+//! Two enums, because two people are at fault: an [`ImageError`] is the fault of whoever sent the picture, and its
+//! text is written for them (it names no path and no library); a [`VisionError`] is the fault of the installation
+//! (weights, labels, device) or of the program, and names files.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::shape::ImageShape;
+
+/// Why an image could not be decoded or prepared. Its text may be shown to the sender.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The bytes begin like no format that is read here.
+    #[error("not a JPEG, PNG, WebP, BMP or GIF image")]
+    UnknownFormat,
+    /// The header promises more pixels, or a longer side, than the limits allow; nothing was decoded.
+    #[error("image of {width}x{height} is larger than the limit of {limit}")]
+    TooLarge {
+        /// Width in pixels, as the header says.
+        width: u64,
+        /// Height in pixels, as the header says.
+        height: u64,
+        /// The limit that was passed, in words.
+        limit: String,
+    },
+    /// Decoding would need more memory than the limits allow.
+    #[error("image of {width}x{height} needs more memory to decode than allowed")]
+    TooMuchMemory {
+        /// Width in pixels.
+        width: u64,
+        /// Height in pixels.
+        height: u64,
+    },
+    /// A progressive JPEG with absurdly many scans: each scan costs a walk over the whole image.
+    #[error("JPEG has {scans} scans, more than the limit of {limit}")]
+    TooManyScans {
+        /// Scans found.
+        scans: usize,
+        /// Scans allowed.
+        limit: usize,
+    },
+    /// The image has no pixels.
+    #[error("image is empty: {width}x{height}")]
+    Empty {
+        /// Width in pixels.
+        width: u64,
+        /// Height in pixels.
+        height: u64,
+    },
+    /// The file ends before the image does.
+    #[error("image is truncated")]
+    Truncated,
+    /// The file breaks the rules of its format, or uses a part of it that is not supported.
+    #[error("broken or unsupported {format} image")]
+    Broken {
+        /// Name of the format.
+        format: &'static str,
+        /// What the decoder said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A digit was to be cut out, but the picture shows only background.
+    #[error("nothing is drawn on the image")]
+    Blank,
+    /// The `[preprocess]` section contradicts itself.
+    #[error("preprocessing: {0}")]
+    Preprocess(String),
+}
+
+/// Why a network could not be built, run or trained.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VisionError {
+    /// No architecture has this name.
+    #[error("unknown architecture `{name}`, known are: {known}")]
+    UnknownArchitecture {
+        /// The name that was asked for.
+        name: String,
+        /// All known names, separated by commas.
+        known: String,
+    },
+    /// No such device, or it is not compiled in.
+    #[error("device `{name}` is not available: {reason}")]
+    Device {
+        /// The device that was asked for.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The weights are not a whole safetensors file: damaged, half copied, or something else.
+    #[error("{origin} is not a complete safetensors file")]
+    CorruptWeights {
+        /// The file, or where else the bytes came from.
+        origin: String,
+        /// What is wrong with it.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// The weights lack a tensor that the architecture needs.
+    #[error("{origin} has no tensor `{tensor}`")]
+    MissingTensor {
+        /// The file, or where else the bytes came from.
+        origin: String,
+        /// Name of the tensor.
+        tensor: String,
+    },
+    /// A tensor of the weights has another shape than the architecture needs.
+    #[error("tensor `{tensor}` of {origin} has the shape {found:?}, expected {expected:?}")]
+    TensorShape {
+        /// The file, or where else the bytes came from.
+        origin: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// Shape that the architecture needs.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// A tensor of the weights has a number type that weights cannot have.
+    #[error("tensor `{tensor}` of {origin} has the type {found}, expected f16, bf16 or f32")]
+    TensorType {
+        /// The file, or where else the bytes came from.
+        origin: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// Type in the file.
+        found: String,
+    },
+    /// Layers were put together that do not fit; a fault of a network's description.
+    #[error("layer `{layer}` does not fit: {reason}")]
+    Layer {
+        /// Name of the layer.
+        layer: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The input tensor has another shape than the network takes.
+    #[error("input has the shape {found:?}, expected [N, {expected}] with N > 0")]
+    Input {
+        /// What the network takes for one image.
+        expected: ImageShape,
+        /// What was given.
+        found: Vec<usize>,
+    },
+    /// The caller asked to stop, and the network did so between two layers.
+    #[error("stopped between two layers")]
+    Stopped,
+    /// The network gave scores that are not numbers; its weights are damaged.
+    #[error("the network's output is not finite")]
+    NotFinite,
+    /// A labels file does not fit its network, or has no labels.
+    #[error("labels: {0}")]
+    Labels(String),
+    /// A training set is not what its format promises.
+    #[error("{}: {reason}", .path.display())]
+    Dataset {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Training was asked for with options that make no sense.
+    #[error("training: {0}")]
+    Training(String),
+    /// The tensor library failed: out of memory, or a device fault.
+    #[error("computation failed")]
+    Compute(#[from] candle_core::Error),
+    /// An image was at fault.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}

@@ -1,0 +1,127 @@
+//! From pixels to a network's input.
+
+use candle_core::{Device, Tensor};
+
+use crate::error::{ImageError, VisionError};
+use crate::image::digit;
+use crate::image::pixels::Pixels;
+use crate::image::preprocess::{ChannelOrder, Invert, Preprocess, Resize};
+use crate::image::resize::{Cut, Raster};
+use crate::shape::ImageShape;
+
+/// Prepares one picture: planes one after another (CHW), f32, [`Preprocess::shape`] elements.
+pub fn prepare(pixels: &Pixels, preprocess: &Preprocess) -> Result<Vec<f32>, ImageError> {
+    let shape = preprocess.shape();
+    let (width, height) = (pixels.width() as usize, pixels.height() as usize);
+    let bytes = match preprocess.channels() {
+        ChannelOrder::Grey => pixels.grey(),
+        ChannelOrder::Rgb | ChannelOrder::Bgr => pixels.rgb().to_vec(),
+    };
+    let mut raster = Raster { width, height, channels: shape.channels, bytes };
+    let inverted = match preprocess.invert() {
+        Invert::Never => false,
+        Invert::Always => true,
+        Invert::Auto => digit::is_ink_on_paper(&pixels.grey(), width),
+    };
+    if inverted {
+        raster.bytes.iter_mut().for_each(|byte| *byte = 255 - *byte);
+    }
+    let fitted = match preprocess.resize() {
+        Resize::Stretch => raster.resized(shape.width, shape.height),
+        Resize::ShortSide(side) => short_side(&raster, side, shape)?,
+        Resize::Digit => digit::fit(&raster, shape.width, shape.height)?,
+    };
+    Ok(planes(&fitted, preprocess))
+}
+
+/// Puts prepared images of one shape together: `[N, C, H, W]` f32.
+pub fn batch<T: AsRef<[f32]>>(images: &[T], shape: ImageShape, device: &Device) -> Result<Tensor, VisionError> {
+    let mut elements = Vec::with_capacity(images.len() * shape.elements());
+    for image in images {
+        let image = image.as_ref();
+        if image.len() != shape.elements() {
+            return Err(VisionError::Input { expected: shape, found: vec![image.len()] });
+        }
+        elements.extend_from_slice(image);
+    }
+    let ImageShape { channels, height, width } = shape;
+    Ok(Tensor::from_vec(elements, (images.len(), channels, height, width), device)?)
+}
+
+/// Shorter side to `side`, then the middle; sizes and the cut are rounded as Python does.
+fn short_side(raster: &Raster, side: usize, shape: ImageShape) -> Result<Raster, ImageError> {
+    let ratio = side as f64 / raster.width.min(raster.height) as f64;
+    let scaled = |length: usize| side.max((length as f64 * ratio).round_ties_even() as usize);
+    let (width, height) = (scaled(raster.width), scaled(raster.height));
+    // A picture like a thread would become gigapixels: 16,384 x 1 at 256 would be 4 million pixels wide.
+    if width.max(height) > MAX_LONG_SIDE {
+        return Err(ImageError::TooLarge {
+            width: raster.width as u64,
+            height: raster.height as u64,
+            limit: format!("{} times as long as wide", MAX_LONG_SIDE / side),
+        });
+    }
+    let (left, top) = ((width - shape.width) / 2, (height - shape.height) / 2);
+    Ok(raster.resized_cut(width, height, Cut { left, top, width: shape.width, height: shape.height }))
+}
+
+/// The long side after resizing the short one: 64 times 256.
+const MAX_LONG_SIDE: usize = 16_384;
+
+fn planes(raster: &Raster, preprocess: &Preprocess) -> Vec<f32> {
+    let channels = raster.channels;
+    let mut elements = Vec::with_capacity(raster.bytes.len());
+    for plane in 0..channels {
+        let table = preprocess.table(plane);
+        let source = if preprocess.channels() == ChannelOrder::Bgr { channels - 1 - plane } else { plane };
+        elements.extend(raster.bytes.iter().skip(source).step_by(channels).map(|byte| table[usize::from(*byte)]));
+    }
+    elements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preprocess(text: &str) -> Preprocess {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn planes_come_in_the_asked_order() {
+        let pixels = Pixels::new(2, 1, vec![10, 20, 30, 40, 50, 60]).unwrap();
+        let rgb = preprocess(r#"{ "size": [1, 2], "resize": "stretch", "scale": 1 }"#);
+        assert_eq!(prepare(&pixels, &rgb).unwrap(), [10., 40., 20., 50., 30., 60.]);
+        let bgr =
+            preprocess(r#"{ "size": [1, 2], "resize": "stretch", "scale": 1, "channels": "bgr", "mean": [1, 2, 3] }"#);
+        assert_eq!(prepare(&pixels, &bgr).unwrap(), [29., 59., 18., 48., 7., 37.]);
+        let grey = preprocess(
+            r#"{ "size": [1, 2], "resize": "stretch", "scale": 1, "channels": "grey", "invert": "always" }"#,
+        );
+        assert_eq!(prepare(&pixels, &grey).unwrap(), [237., 207.]);
+    }
+
+    #[test]
+    fn the_middle_is_cut_out_with_the_odd_pixel_to_the_right() {
+        // 5 x 2, short side 2, so that it is only cut: columns 1 and 2 of 0 to 4.
+        let rgb: Vec<u8> = (0..10u8).flat_map(|i| [i, i, i]).collect();
+        let pixels = Pixels::new(5, 2, rgb).unwrap();
+        let cut = preprocess(r#"{ "size": [2, 2], "resize": { "short_side": 2 }, "scale": 1, "channels": "grey" }"#);
+        assert_eq!(prepare(&pixels, &cut).unwrap(), [1., 2., 6., 7.]);
+    }
+
+    #[test]
+    fn a_thread_is_refused_before_it_becomes_gigapixels() {
+        let pixels = Pixels::new(16_000, 1, vec![0; 48_000]).unwrap();
+        let section = preprocess(r#"{ "size": [224, 224], "resize": { "short_side": 256 } }"#);
+        assert!(matches!(prepare(&pixels, &section), Err(ImageError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_batch_takes_only_images_of_its_shape() {
+        let shape = ImageShape::new(1, 2, 2);
+        let tensor = batch(&[vec![0f32; 4], vec![1.; 4]], shape, &Device::Cpu).unwrap();
+        assert_eq!(tensor.dims(), [2, 1, 2, 2]);
+        assert!(batch(&[vec![0f32; 5]], shape, &Device::Cpu).is_err());
+    }
+}

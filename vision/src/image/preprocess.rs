@@ -1,0 +1,204 @@
+//! What is done to a picture before a network sees it: the `[preprocess]` section of a `model.toml`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ImageError;
+use crate::shape::ImageShape;
+
+/// How a picture becomes a network's input, in this order: channels, inversion, resizing, scale, mean, deviation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, try_from = "Written", rename_all = "snake_case")]
+pub struct Preprocess {
+    size: [usize; 2],
+    resize: Resize,
+    channels: ChannelOrder,
+    invert: Invert,
+    scale: f64,
+    mean: Vec<f64>,
+    std: Vec<f64>,
+}
+
+/// How the picture is brought to the network's height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Resize {
+    /// `resize = "stretch"`: to exactly the size; proportions are not kept.
+    Stretch,
+    /// `resize = { short_side = 256 }`: the shorter side to this many pixels, keeping proportions, then the middle is
+    /// cut out (the odd pixel stays to the right and below).
+    ShortSide(usize),
+    /// `resize = "digit"`: a handwritten digit, bright on dark, as MNIST prepared them: cut to its ink, fitted into
+    /// 20/28 of the size, placed with its centre of mass in the middle. One channel only.
+    Digit,
+}
+
+/// Which planes the network sees, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelOrder {
+    /// Red, green, blue.
+    Rgb,
+    /// Blue, green, red: networks that were trained with Caffe or OpenCV.
+    Bgr,
+    /// One plane: brightness.
+    Grey,
+}
+
+impl ChannelOrder {
+    /// Number of planes.
+    #[must_use]
+    pub const fn count(self) -> usize {
+        match self {
+            Self::Rgb | Self::Bgr => 3,
+            Self::Grey => 1,
+        }
+    }
+}
+
+/// Whether dark and bright change places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invert {
+    /// As it is.
+    #[default]
+    Never,
+    /// Always.
+    Always,
+    /// When the picture's border is bright: ink on paper, for a network that was trained on bright strokes over a
+    /// dark ground.
+    Auto,
+}
+
+/// The section as it is written, before it is checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+struct Written {
+    /// Height and width in pixels.
+    size: [usize; 2],
+    resize: Resize,
+    #[serde(default = "rgb")]
+    channels: ChannelOrder,
+    #[serde(default)]
+    invert: Invert,
+    /// What a byte is multiplied by first; 1/255 when absent.
+    #[serde(default = "unit")]
+    scale: f64,
+    /// What is subtracted then, one number a plane; zeros when absent.
+    mean: Option<Vec<f64>>,
+    /// What it is divided by last, one number a plane; ones when absent.
+    std: Option<Vec<f64>>,
+}
+
+const fn rgb() -> ChannelOrder {
+    ChannelOrder::Rgb
+}
+
+const fn unit() -> f64 {
+    1.0 / 255.0
+}
+
+/// A network's input is at most this high and wide: far above any here, and far below what exhausts memory.
+const MAX_SIDE: usize = 4096;
+
+impl TryFrom<Written> for Preprocess {
+    type Error = ImageError;
+
+    fn try_from(written: Written) -> Result<Self, ImageError> {
+        let refuse = |reason: &str| Err(ImageError::Preprocess(reason.to_owned()));
+        let Written { size, resize, channels, invert, scale, mean, std } = written;
+        if size.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
+            return refuse("`size` must be two numbers from 1 to 4096: height and width");
+        }
+        match resize {
+            Resize::ShortSide(side) if side < size[0].max(size[1]) || side > MAX_SIDE => {
+                return refuse("`short_side` must be at least both sides of `size`, and at most 4096");
+            }
+            Resize::Digit if channels != ChannelOrder::Grey => {
+                return refuse("`resize = \"digit\"` needs `channels = \"grey\"`");
+            }
+            _ => {}
+        }
+        let mean = mean.unwrap_or_else(|| vec![0.0; channels.count()]);
+        let std = std.unwrap_or_else(|| vec![1.0; channels.count()]);
+        if mean.len() != channels.count() || std.len() != channels.count() {
+            return refuse("`mean` and `std` must have one number for each channel");
+        }
+        if !scale.is_finite() || mean.iter().chain(&std).any(|number| !number.is_finite()) || std.contains(&0.0) {
+            return refuse("`scale`, `mean` and `std` must be finite, and `std` not zero");
+        }
+        Ok(Self { size, resize, channels, invert, scale, mean, std })
+    }
+}
+
+impl Preprocess {
+    /// Shape of what comes out: the network's input must have the same.
+    #[must_use]
+    pub fn shape(&self) -> ImageShape {
+        ImageShape::new(self.channels.count(), self.size[0], self.size[1])
+    }
+
+    /// Order of the planes.
+    #[must_use]
+    pub fn channels(&self) -> ChannelOrder {
+        self.channels
+    }
+
+    /// How the size is reached.
+    #[must_use]
+    pub fn resize(&self) -> Resize {
+        self.resize
+    }
+
+    /// Whether dark and bright change places.
+    #[must_use]
+    pub fn invert(&self) -> Invert {
+        self.invert
+    }
+
+    /// What each of the 256 bytes becomes in a plane: ((byte x scale) - mean) / std.
+    pub(crate) fn table(&self, plane: usize) -> [f32; 256] {
+        let (mean, std) = (self.mean[plane], self.std[plane]);
+        // In f64 and rounded once, so that the result does not depend on the order of operations.
+        std::array::from_fn(|byte| ((byte as f64 * self.scale - mean) / std) as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Preprocess, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn a_section_needs_only_its_size_and_how_to_reach_it() {
+        let least = parse(r#"{ "size": [224, 200], "resize": "stretch" }"#).unwrap();
+        assert_eq!(least.shape(), ImageShape::new(3, 224, 200));
+        assert_eq!(least.table(2)[255], 1.0);
+        let full = parse(
+            r#"{ "size": [227, 227], "resize": { "short_side": 256 }, "channels": "bgr", "scale": 1,
+                 "mean": [104, 117, 123], "std": [1, 1, 2] }"#,
+        )
+        .unwrap();
+        assert_eq!((full.table(0)[0], full.table(2)[125]), (-104.0, 1.0));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (wrong, because) in [
+            (r#"{ "size": [224, 224] }"#, "resize"),
+            (r#"{ "size": [0, 224], "resize": "stretch" }"#, "size"),
+            (r#"{ "size": [224, 224], "resize": "sideways" }"#, "sideways"),
+            (r#"{ "size": [224, 224], "resize": { "short_side": 200 } }"#, "short_side"),
+            (r#"{ "size": [28, 28], "resize": "digit" }"#, "grey"),
+            (r#"{ "size": [28, 28], "resize": "stretch", "mean": [1, 2] }"#, "mean"),
+            (r#"{ "size": [28, 28], "resize": "stretch", "std": [1, 0, 1] }"#, "zero"),
+            (r#"{ "size": [28, 28], "resize": "stretch", "crop": 3 }"#, "crop"),
+        ] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.contains(because), "{wrong}: {error}");
+        }
+    }
+}

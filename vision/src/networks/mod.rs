@@ -1,0 +1,7 @@
+//! The networks, one file each, to be read beside its paper. Each has one function that puts its graph together;
+//! names of layers are the prefixes of the tensors in the published weights.
+
+pub(crate) mod googlenet_bn;
+pub(crate) mod lenet;
+pub(crate) mod mobilenet;
+pub(crate) mod squeezenet;
