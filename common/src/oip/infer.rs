@@ -272,7 +272,3 @@ impl Classification {
         output.to_elements()?.iter().map(|element| String::from_utf8_lossy(element).parse()).collect()
     }
 }
-
-#[cfg(test)]
-#[path = "infer_tests.rs"]
-mod tests;

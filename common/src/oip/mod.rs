@@ -14,6 +14,8 @@ mod json;
 mod metadata;
 mod parameters;
 mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use binary::{Encoded, HEADER_LENGTH, header_length};
 pub use datatype::Datatype;

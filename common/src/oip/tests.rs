@@ -1,9 +1,13 @@
 //! Messages as foreign clients write them, and properties of reading and writing.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::*;
-use crate::oip::tensor::TensorData;
+use super::datatype::Datatype;
+use super::error::OipError;
+use super::infer::{Classification, InferRequest, InferResponse, RequestedOutput};
+use super::parameters::Parameters;
+use super::tensor::{Tensor, TensorData};
 
 fn parse(text: &str) -> Result<InferRequest, String> {
     InferRequest::parse(&Bytes::copy_from_slice(text.as_bytes()), None).map_err(|error| error.to_string())
