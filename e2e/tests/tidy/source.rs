@@ -93,10 +93,10 @@ fn walk(root: &Path, folder: &Path, sources: &mut Vec<Source>) {
     }
 }
 
-/// The end-to-end crate is one big test; a file named `tests.rs` is the test module of its folder.
+/// The end-to-end crate is one big test; a file named `tests.rs` or `NAME_tests.rs` holds the tests of its neighbour.
 fn is_test_file(path: &str) -> bool {
     let beside = path.split('/').any(|part| matches!(part, "tests" | "benches" | "examples" | "tests.rs"));
-    beside || path.starts_with("e2e/")
+    beside || path.ends_with("_tests.rs") || path.starts_with("e2e/")
 }
 
 #[derive(PartialEq)]
