@@ -108,15 +108,20 @@ impl FrameReader {
         &mut self.buffer
     }
 
-    /// How many bytes it makes sense to make room for before the next read.
-    pub(super) fn wanted(&self) -> usize {
+    /// Makes room for the next read. What is left of the last block is used up first: pieces handed on share their block, so
+    /// a block for each read would be mostly air.
+    pub(super) fn make_room(&mut self) {
         const HEAD: usize = 2 << 10;
         const BULK: usize = 64 << 10;
-        match self.state {
-            State::Header if self.expect == Expect::Head => HEAD,
+        // Two packets: less would cut reads short.
+        const ENOUGH: usize = 3 << 10;
+        let wanted = match self.state {
             State::Section(length) => length.saturating_sub(self.buffer.len()).max(HEAD),
             State::Data(left) => usize::try_from(left).unwrap_or(BULK).saturating_add(MAX_HEADER).clamp(HEAD, BULK),
             State::Header | State::Skip(_) => HEAD,
+        };
+        if self.buffer.capacity() - self.buffer.len() < wanted.min(ENOUGH) {
+            self.buffer.reserve(wanted);
         }
     }
 
@@ -286,7 +291,8 @@ mod tests {
                 handed += match piece { Piece::Section(bytes) | Piece::Data(bytes) => bytes.len() };
             }
             prop_assert!(handed <= bytes.len());
-            prop_assert!(reader.wanted() <= 64 << 10);
+            reader.make_room();
+            prop_assert!(reader.buffer().capacity() <= bytes.len() + (64 << 10) + MAX_HEADER);
         }
     }
 

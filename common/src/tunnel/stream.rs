@@ -91,9 +91,8 @@ impl Incoming {
                     return Poll::Ready(Err(error));
                 }
             }
-            let wanted = self.frames.wanted();
+            self.frames.make_room();
             let buffer = self.frames.buffer();
-            buffer.reserve(wanted);
             let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, buffer));
             match read {
                 Ok(0) => {
