@@ -65,6 +65,9 @@ pub enum ImageError {
     /// A digit was to be cut out, but the picture shows only background.
     #[error("nothing is drawn on the image")]
     Blank,
+    /// A picture could not be drawn.
+    #[error("cannot draw: {0}")]
+    Draw(String),
     /// The `[preprocess]` section contradicts itself.
     #[error("preprocessing: {0}")]
     Preprocess(String),

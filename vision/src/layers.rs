@@ -10,6 +10,7 @@ use candle_core::{D, Tensor};
 use crate::depthwise;
 use crate::error::VisionError;
 use crate::shape::ImageShape;
+use crate::unfold;
 
 /// Rows and columns added around a feature map before a window slides over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -193,6 +194,8 @@ impl Convolution {
     fn run(&self, input: &Tensor) -> Result<Tensor, VisionError> {
         let output = if self.is_depthwise() && input.device().is_cpu() {
             depthwise::convolve(input, &self.weight, &self.window)?
+        } else if self.weight.is_variable() && self.groups == 1 {
+            unfold::convolve(input, &self.weight, &self.window)?
         } else if let Some(padding) = self.window.padding.uniform() {
             input.conv2d(&self.weight, padding, self.window.stride, 1, self.groups)?
         } else {

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod image;
+pub mod train;
 
 mod depthwise;
 mod device;
@@ -19,6 +20,7 @@ mod networks;
 mod output;
 mod shape;
 mod stop;
+mod unfold;
 mod weights;
 mod zoo;
 

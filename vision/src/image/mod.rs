@@ -7,6 +7,7 @@
 
 mod decode;
 mod digit;
+mod draw;
 mod jpeg;
 mod limits;
 mod pixels;
@@ -15,6 +16,7 @@ mod preprocess;
 mod resize;
 
 pub use decode::decode;
+pub use draw::digit_picture;
 pub use limits::ImageLimits;
 pub use pixels::Pixels;
 pub use prepare::{batch, prepare};
