@@ -1,0 +1,181 @@
+//! One body type for every front: a request's with its limits, and an answer's, be it an agent's or the relay's own.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adit_common::tunnel::TunnelError;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::error::{Kind, ProxyError};
+use crate::proxy::AnswerBody;
+
+/// A request's body: at most so many bytes, and never silent for too long.
+#[derive(Debug)]
+pub(super) struct FrontBody<B = Incoming> {
+    body: B,
+    limit: u64,
+    left: u64,
+    patience: Duration,
+    /// Runs while nothing comes.
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+    over: bool,
+}
+
+impl<B: Body> FrontBody<B> {
+    /// Refuses at once what says itself that it is too long.
+    pub(super) fn new(body: B, limit: u64, patience: Duration) -> Result<Self, ProxyError> {
+        if body.size_hint().lower() > limit {
+            return Err(too_large(limit));
+        }
+        Ok(Self { body, limit, left: limit, patience, timer: None, waiting: false, over: false })
+    }
+
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.waiting, true) {
+            let until = Instant::now() + self.patience;
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(until),
+                None => self.timer = Some(Box::pin(sleep_until(until))),
+            }
+        }
+        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
+    }
+}
+
+fn too_large(limit: u64) -> ProxyError {
+    let limit = adit_common::daemon::format_bytes(limit);
+    ProxyError::new(Kind::BodyTooLarge, format!("the request's body is larger than {limit}"))
+}
+
+impl<B> Body for FrontBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = ProxyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            if self.poll_silence(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.over = true;
+            let message = format!("no byte of the request's body came for {:?}", self.patience);
+            return Poll::Ready(Some(Err(ProxyError::new(Kind::BodyTimeout, message))));
+        };
+        self.waiting = false;
+        let Some(frame) = frame else { return Poll::Ready(None) };
+        let frame =
+            frame.map_err(|error| ProxyError::new(Kind::ClientGone, "the request's body broke off").because(error));
+        let frame = frame.and_then(|frame| {
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+            self.left = self.left.checked_sub(length).ok_or_else(|| too_large(self.limit))?;
+            Ok(frame)
+        });
+        self.over = frame.is_err();
+        Poll::Ready(Some(frame))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly every answer is an agent's, and a box would cost each of them")]
+pub(super) enum Reply {
+    /// An agent's.
+    Answer(AnswerBody),
+    /// The relay's own, until it is taken.
+    Own(Option<Bytes>),
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = TunnelError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TunnelError>>> {
+        match &mut *self {
+            Self::Answer(body) => Pin::new(body).poll_frame(context),
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Answer(body) => body.is_end_stream(),
+            Self::Own(bytes) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Answer(body) => body.size_hint(),
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body_util::{BodyExt, Full, StreamBody};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn chunks(count: usize) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        StreamBody::new(stream::iter((0..count).map(|_| Ok(Frame::data(Bytes::from_static(b"0123456789"))))))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_cut_at_its_limit_wherever_that_shows() {
+        let said = FrontBody::new(Full::new(Bytes::from_static(b"0123456789A")), 10, PATIENCE).unwrap_err();
+        assert_eq!(said.kind, Kind::BodyTooLarge);
+        let whole = FrontBody::new(chunks(3), 30, PATIENCE).unwrap().collect().await.unwrap().to_bytes();
+        assert_eq!(whole.len(), 30);
+        let mut long = FrontBody::new(chunks(4), 30, PATIENCE).unwrap();
+        for _ in 0..3 {
+            long.frame().await.unwrap().unwrap();
+        }
+        assert_eq!(long.frame().await.unwrap().unwrap_err().kind, Kind::BodyTooLarge);
+        assert!(long.frame().await.is_none(), "after an error there is nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_begins_anew_with_every_byte() {
+        let slow = stream::unfold(0_u64, |count| async move {
+            tokio::time::sleep(Duration::from_secs(if count < 3 { 20 } else { 31 })).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), count + 1))
+        });
+        let mut body = FrontBody::new(StreamBody::new(Box::pin(slow)), 100, PATIENCE).unwrap();
+        for _ in 0..3 {
+            assert!(body.frame().await.unwrap().is_ok());
+        }
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!((error.kind, error.status().as_u16()), (Kind::BodyTimeout, 408));
+    }
+}

@@ -1,0 +1,163 @@
+//! Any front's request becomes a call, and an error becomes an answer. The one place where that happens.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_common::manifest::Dialect;
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tracing::Instrument;
+use tracing::field::Empty;
+
+use super::body::{FrontBody, Reply};
+use crate::config::FrontConfig;
+use crate::error::{Kind, Origin, ProxyError};
+use crate::metrics::Metrics;
+use crate::proxy::call::Call;
+use crate::proxy::forward::Proxy;
+use crate::proxy::mark;
+
+/// The target of the line of each request, so that a filter can leave it out.
+const ACCESS: &str = "adit_relay::access";
+
+/// What a field of a head costs beside its name and value, as RFC 9113 (6.5.2) counts it.
+const FIELD: usize = 32;
+
+/// Counts the requests that nobody waits for any more.
+struct Waiting<'a> {
+    metrics: &'a Metrics,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.metrics.cancelled.one();
+            tracing::debug!("the client gave up waiting");
+        }
+    }
+}
+
+/// What every front hands its requests to.
+#[derive(Debug)]
+pub(crate) struct Service {
+    proxy: Proxy,
+    metrics: Arc<Metrics>,
+    budget: Duration,
+    max_headers: usize,
+    max_head: usize,
+    max_body: u64,
+    body_timeout: Duration,
+}
+
+impl Service {
+    /// `budget` is a request's time until its answer's head.
+    pub(crate) fn new(proxy: Proxy, config: &FrontConfig, budget: Duration, metrics: Arc<Metrics>) -> Self {
+        Self {
+            proxy,
+            metrics,
+            budget,
+            max_headers: config.max_headers,
+            max_head: config.max_head,
+            max_body: config.max_body,
+            body_timeout: config.body_timeout,
+        }
+    }
+
+    /// Answers a request, whatever happens.
+    pub(super) async fn call(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Reply> {
+        let call = Call::begin(Instant::now(), self.budget, request.headers(), peer);
+        let span = tracing::info_span!(
+            "request",
+            request_id = %call.id,
+            trace_id = call.trace.trace_id(),
+            method = %request.method(),
+            path = request.uri().path(),
+            agent = Empty,
+        );
+        self.answer(call, request).instrument(span).await
+    }
+
+    async fn answer(&self, mut call: Call, request: Request<Incoming>) -> Response<Reply> {
+        let mut waiting = Waiting { metrics: &self.metrics, answered: false };
+        let result = match self.check(request) {
+            Ok(request) => self.proxy.forward(&mut call, request).await,
+            Err(error) => Err(error),
+        };
+        waiting.answered = true;
+        let response = match result {
+            Ok(response) => response.map(Reply::Answer),
+            Err(error) => self.refuse(&call, &error),
+        };
+        let status = response.status();
+        self.metrics.answered(status);
+        tracing::info!(
+            target: ACCESS,
+            status = status.as_u16(),
+            micros = call.stopwatch.elapsed().as_micros() as u64,
+            peer = %call.peer,
+            key = call.key.as_deref().unwrap_or("-"),
+            "answered"
+        );
+        response
+    }
+
+    /// Looks at the head, before anything is looked up for it.
+    fn check(&self, request: Request<Incoming>) -> Result<Request<FrontBody>, ProxyError> {
+        let headers = request.headers();
+        if headers.len() > self.max_headers {
+            let message = format!("the request has more than {} header fields", self.max_headers);
+            return Err(ProxyError::new(Kind::HeadTooLarge, message));
+        }
+        if size(headers) + request.uri().path().len() > self.max_head {
+            let limit = adit_common::daemon::format_bytes(self.max_head as u64);
+            return Err(ProxyError::new(Kind::HeadTooLarge, format!("the request's head is larger than {limit}")));
+        }
+        // RFC 9112, section 3.2: without exactly one nobody knows whom it is for.
+        if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+            return Err(ProxyError::new(Kind::BadRequest, "the request needs exactly one host field"));
+        }
+        let (head, body) = request.into_parts();
+        Ok(Request::from_parts(head, FrontBody::new(body, self.max_body, self.body_timeout)?))
+    }
+
+    /// An error as its caller's dialect spells it.
+    fn refuse(&self, call: &Call, error: &ProxyError) -> Response<Reply> {
+        self.metrics.failed(error.kind);
+        let (kind, cause, origin) = (error.kind.name(), error.detail(), error.kind.origin());
+        if origin == Origin::Client {
+            tracing::debug!(kind, error = %error, cause, "refused");
+        } else {
+            tracing::warn!(kind, error = %error, cause, sent = ?error.sent, "no answer");
+        }
+        let mut response = Response::new(Reply::Own(Some(spell(call.dialect, &error.message))));
+        *response.status_mut() = error.status();
+        let headers = response.headers_mut();
+        mark(headers, call, &call.stopwatch.finish());
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut set = |name: HeaderName, value: Option<&str>| {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                headers.insert(name, value);
+            }
+        };
+        set(header::RETRY_AFTER, error.retry_after());
+        set(header::ALLOW, error.allow.as_deref());
+        set(header::WWW_AUTHENTICATE, (error.status() == StatusCode::UNAUTHORIZED).then_some("Bearer"));
+        response
+    }
+}
+
+/// The size of a head's fields.
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
+}
+
+/// An error's body. Both dialects have the same shape.
+fn spell(dialect: Dialect, message: &str) -> Bytes {
+    match dialect {
+        Dialect::Oip | Dialect::Photo => serde_json::json!({ "error": message }).to_string().into(),
+    }
+}

@@ -1,0 +1,112 @@
+//! HTTPS over TCP: the accept loop, and each connection in a task of its own.
+//!
+//! The loop does nothing but accept: handshakes, slow clients and broken ones are their own task's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_common::daemon::Shutdown;
+use futures_util::FutureExt as _;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::connection::{Shared, serve};
+use super::service::Service;
+use super::tls::Terminator;
+use crate::config::FrontConfig;
+use crate::liveness::{BEAT, Liveness, Pulse};
+use crate::metrics::Metrics;
+
+/// Connections that the kernel keeps for the loop: a second of a busy relay's.
+const BACKLOG: i32 = 4096;
+
+/// After a refused accept (no file descriptors left): long enough for one to be closed.
+const RECOVER: Duration = Duration::from_millis(50);
+
+/// The public HTTPS front.
+#[derive(Debug)]
+pub(crate) struct TcpFront {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    room: Arc<Semaphore>,
+    pulse: Pulse,
+}
+
+impl TcpFront {
+    /// Opens the port.
+    pub(crate) fn bind(
+        config: &FrontConfig,
+        terminator: Terminator,
+        service: Service,
+        metrics: Arc<Metrics>,
+        liveness: &Liveness,
+    ) -> io::Result<Self> {
+        let listener = listen(config.listen)?;
+        let room = Arc::new(Semaphore::new(config.max_connections));
+        let shared = Arc::new(Shared { terminator, service, config: config.clone(), metrics });
+        Ok(Self { listener, shared, room, pulse: liveness.pulse("https front") })
+    }
+
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Accepts until draining begins, and then what the kernel has accepted already.
+    pub(crate) async fn run(self, scope: Shutdown) {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = beat.tick() => {
+                    self.pulse.beat();
+                    continue;
+                }
+                () = scope.draining() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.welcome(stream, peer, &scope),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(RECOVER).await;
+                }
+            }
+        }
+        while let Some(Ok((stream, peer))) = self.listener.accept().now_or_never() {
+            self.welcome(stream, peer, &scope);
+        }
+    }
+
+    fn welcome(&self, stream: TcpStream, peer: SocketAddr, scope: &Shutdown) {
+        let metrics = &self.shared.metrics;
+        metrics.connections_total.one();
+        let Ok(permit) = self.room.clone().try_acquire_owned() else {
+            metrics.connections_refused.one();
+            return;
+        };
+        let held = metrics.connections.hold();
+        let (shared, inner) = (self.shared.clone(), scope.clone());
+        scope.spawn("connection", async move {
+            serve(shared, stream, peer, inner).await;
+            drop((permit, held));
+        });
+    }
+}
+
+/// A listening socket. A relay that was restarted takes its port back at once.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // A kernel without IPv4 refuses, and then there is nothing to share.
+        let _ = socket.set_only_v6(false);
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}

@@ -1,0 +1,171 @@
+//! What is taken off and put on at the border: hop-by-hop fields end here, and nobody but the relay speaks for the relay.
+
+use std::time::Instant;
+
+use adit_common::deadline::Deadline;
+use adit_common::id::RequestId;
+use adit_common::timing::Timing;
+use adit_common::trace::TraceContext;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use super::call::Call;
+
+/// Fields of one connection only (RFC 9110, section 7.6.1), and the old ones that everybody still strips.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// What a client must not tell an agent: its key is the relay's business, and where it comes from the relay saw itself.
+const NOT_FOR_AGENTS: [HeaderName; 7] = [
+    header::AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    header::EXPECT,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REQUEST_ID: HeaderName = HeaderName::from_static(RequestId::HEADER);
+const TRACEPARENT: HeaderName = HeaderName::from_static(TraceContext::HEADER);
+const BUDGET: HeaderName = HeaderName::from_static(Deadline::HEADER);
+const SERVER_TIMING: HeaderName = HeaderName::from_static(Timing::HEADER);
+const ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+
+/// The prefix of fields that only Adit's own programs may send.
+const OURS: &str = "adit-";
+
+/// From a client's fields to those of the tunnel.
+pub(super) fn to_agent(headers: &mut HeaderMap, call: &Call, now: Instant) {
+    let trailers = headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    strip(headers);
+    if !trailers {
+        headers.remove(header::TE);
+    }
+    for name in &NOT_FOR_AGENTS {
+        headers.remove(name);
+    }
+    let mut set = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(REQUEST_ID, call.id.as_str());
+    set(TRACEPARENT, &call.trace.child().to_string());
+    set(FORWARDED_FOR, &call.peer.ip().to_canonical().to_string());
+    if let Some(budget) = call.deadline.header(now) {
+        set(BUDGET, &budget);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+}
+
+/// From an agent's fields to a client's.
+pub(super) fn to_client(headers: &mut HeaderMap) {
+    strip(headers);
+}
+
+/// What every answer carries, an agent's or the relay's own.
+pub(crate) fn mark(headers: &mut HeaderMap, call: &Call, timing: &Timing) {
+    if let Ok(value) = HeaderValue::from_str(&timing.to_header()) {
+        headers.insert(SERVER_TIMING, value);
+    }
+    headers.insert(ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    if let Ok(value) = HeaderValue::from_str(call.id.as_str()) {
+        headers.insert(REQUEST_ID, value);
+    }
+}
+
+/// An agent's timing, if its answer has one.
+pub(super) fn timing(headers: &HeaderMap) -> Option<Timing> {
+    headers.get(SERVER_TIMING).and_then(|value| Timing::parse(value.to_str().ok()?))
+}
+
+/// Whether an answer says that the agent is too busy, rather than broken.
+pub(super) fn is_busy(status: StatusCode) -> bool {
+    matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+}
+
+fn strip(headers: &mut HeaderMap) {
+    // A sender may name further fields of the connection.
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if headers.keys().any(|name| name.as_str().starts_with(OURS)) {
+        let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+        for name in ours {
+            headers.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_client_cannot_speak_for_the_relay() {
+        let mut headers = map(&[
+            ("adit-budget", "99999999999"),
+            ("adit-anything", "x"),
+            ("authorization", "Bearer secret"),
+            ("x-api-key", "secret"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=10.0.0.1"),
+            ("connection", "keep-alive, x-hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("content-type", "image/png"),
+        ]);
+        let now = Instant::now();
+        let call = Call::begin(now, Duration::from_secs(2), &headers, "[::ffff:192.0.2.7]:999".parse().unwrap());
+        to_agent(&mut headers, &call, now + Duration::from_millis(500));
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        let kept = ["adit-budget", "content-type", "te", "traceparent", "x-forwarded-for", "x-forwarded-proto"];
+        assert_eq!(names, [&kept[..], &["x-request-id"]].concat());
+        assert_eq!(headers["adit-budget"], "1500000");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        let sent = TraceContext::parse(headers["traceparent"].to_str().unwrap()).unwrap();
+        assert_eq!(sent.trace_id(), call.trace.trace_id());
+        assert_ne!(sent, call.trace, "a child of the client's span, not that span");
+    }
+
+    #[test]
+    fn te_other_than_trailers_ends_here() {
+        let mut headers = map(&[("te", "gzip")]);
+        let call = Call::begin(Instant::now(), Duration::from_secs(2), &headers, ([127, 0, 0, 1], 1).into());
+        to_agent(&mut headers, &call, Instant::now());
+        assert!(!headers.contains_key("te"));
+    }
+}

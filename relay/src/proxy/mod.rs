@@ -1,0 +1,20 @@
+//! One request's way from the front to an agent and back.
+//!
+//! `forward` is the walk, in reading order: `auth` says who asks (from the file that `keys` keeps), `route` what for,
+//! `admission` whether there is room; then the fleet picks an agent, `upload` streams the body, `retry` says whether a
+//! failure may be tried elsewhere, and `answer` streams the answer back. `call` is what travels along, `headers` what is
+//! taken off and put on at the border.
+
+pub(crate) mod admission;
+mod answer;
+pub(crate) mod auth;
+pub(crate) mod call;
+pub(crate) mod forward;
+mod headers;
+pub(crate) mod keys;
+mod retry;
+mod route;
+mod upload;
+
+pub(crate) use answer::AnswerBody;
+pub(crate) use headers::mark;

@@ -1,0 +1,387 @@
+//! From a method and a path to the agents that could answer, by what the agents say of themselves.
+//!
+//! The table is built anew when the fleet changes and never touched by a request. It is pure: agents are places in a list,
+//! time is passed in. A path is matched as it came; only the names in it are percent-decoded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use adit_common::id::{ModelName, Version};
+use adit_common::manifest::{Dialect, Manifest, ModelState, Scope};
+use http::Method;
+use percent_encoding::percent_decode_str;
+
+use crate::error::{Kind, ProxyError};
+use crate::fleet::registry::REMEMBERED;
+
+/// Paths below this are between relay and agent, whatever an agent offers.
+const PRIVATE: &str = "/.adit";
+
+/// How much of a path or name an error quotes.
+const QUOTED: usize = 80;
+
+/// One method of a path.
+#[derive(Debug)]
+struct Offer {
+    method: Method,
+    /// The strictest that any agent asks for.
+    scope: Scope,
+    dialect: Dialect,
+    agents: Arc<[u32]>,
+}
+
+/// One model, over all agents.
+#[derive(Debug, Default)]
+struct Known {
+    instances: Vec<(u32, Version, ModelState)>,
+    /// Agents with a version that is ready.
+    ready: Arc<[u32]>,
+    by_version: HashMap<Version, Arc<[u32]>>,
+    /// When the last agent that had it left.
+    gone: Option<Instant>,
+}
+
+/// What a path was found to mean.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) scope: Scope,
+    pub(super) dialect: Dialect,
+    offered: Arc<[u32]>,
+    /// The model's name as it stands in the path, decoded.
+    model: Option<String>,
+    version: Option<String>,
+}
+
+/// Which agent answers what.
+#[derive(Debug, Default)]
+pub(super) struct RouteTable {
+    paths: matchit::Router<usize>,
+    offers: Vec<Vec<Offer>>,
+    models: HashMap<ModelName, Known>,
+    agents: u32,
+}
+
+impl RouteTable {
+    /// A table of live agents, whose places are their order, and of those that left.
+    pub(super) fn build<'a>(
+        live: impl IntoIterator<Item = &'a Manifest>,
+        gone: impl IntoIterator<Item = (&'a Manifest, Instant)>,
+    ) -> Self {
+        let mut table = Self::default();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut members: Vec<Vec<Vec<u32>>> = Vec::new();
+        let mut add = |manifest: &'a Manifest, agent: Option<u32>| {
+            for endpoint in &manifest.endpoints {
+                let Ok(method) = Method::from_bytes(endpoint.method.as_bytes()) else { continue };
+                if is_private(&endpoint.path) {
+                    continue;
+                }
+                let place = match places.get(endpoint.path.as_str()) {
+                    Some(place) => *place,
+                    None => {
+                        let place = table.offers.len();
+                        if let Err(error) = table.paths.insert(endpoint.path.clone(), place) {
+                            tracing::warn!(agent = %manifest.agent, path = endpoint.path, %error, "passed over an endpoint");
+                            continue;
+                        }
+                        places.insert(&endpoint.path, place);
+                        table.offers.push(Vec::new());
+                        members.push(Vec::new());
+                        place
+                    }
+                };
+                let (offers, members) = (&mut table.offers[place], &mut members[place]);
+                let index = offers.iter().position(|offer| offer.method == method).unwrap_or_else(|| {
+                    let (scope, dialect) = (endpoint.scope, endpoint.dialect);
+                    offers.push(Offer { method, scope, dialect, agents: Arc::default() });
+                    members.push(Vec::new());
+                    offers.len() - 1
+                });
+                offers[index].scope = offers[index].scope.max(endpoint.scope);
+                if let Some(agent) = agent
+                    && members[index].last() != Some(&agent)
+                {
+                    members[index].push(agent);
+                }
+            }
+        };
+        let mut live_models: HashMap<ModelName, Known> = HashMap::new();
+        for manifest in live {
+            let agent = table.agents;
+            table.agents += 1;
+            add(manifest, Some(agent));
+            for model in &manifest.models {
+                let known = live_models.entry(model.name.clone()).or_default();
+                known.instances.push((agent, model.version, model.state));
+            }
+        }
+        for (manifest, at) in gone {
+            add(manifest, None);
+            for model in manifest.models.iter().filter(|model| model.state != ModelState::Unavailable) {
+                let known = live_models.entry(model.name.clone()).or_default();
+                known.gone = known.gone.max(Some(at));
+            }
+        }
+        for (offers, members) in table.offers.iter_mut().zip(members) {
+            for (offer, agents) in offers.iter_mut().zip(members) {
+                offer.agents = agents.into();
+            }
+        }
+        live_models.values_mut().for_each(Known::settle);
+        table.models = live_models;
+        table
+    }
+
+    /// What a request means: 404 or 405 if nothing.
+    pub(super) fn resolve(&self, method: &Method, path: &str) -> Result<Route, ProxyError> {
+        if self.agents == 0 {
+            return Err(ProxyError::new(Kind::NoAgent, "no agent is connected"));
+        }
+        let unknown = || ProxyError::new(Kind::UnknownPath, format!("nothing answers {}", quote(path)));
+        if is_private(path) {
+            return Err(unknown());
+        }
+        let found = self.paths.at(path).map_err(|_| unknown())?;
+        let offers = &self.offers[*found.value];
+        // An agent that answers GET answers HEAD as well.
+        let plain = |wanted: &Method| offers.iter().find(|offer| offer.method == *wanted);
+        let offer = plain(method).or_else(|| plain(&Method::GET).filter(|_| *method == Method::HEAD));
+        let Some(offer) = offer else {
+            let allowed: Vec<_> = offers.iter().map(|offer| offer.method.as_str()).collect();
+            let allowed = allowed.join(", ");
+            let message = format!("{} takes {allowed}, not {}", quote(path), quote(method.as_str()));
+            return Err(ProxyError::new(Kind::MethodNotAllowed, message).allowing(allowed));
+        };
+        let decode = |name: &str| -> Option<String> {
+            let segment = found.params.get(name)?;
+            Some(percent_decode_str(segment).decode_utf8_lossy().into_owned())
+        };
+        Ok(Route {
+            scope: offer.scope,
+            dialect: offer.dialect,
+            offered: offer.agents.clone(),
+            model: decode("model"),
+            version: decode("version"),
+        })
+    }
+
+    /// The places of the agents that could answer, never none: 404 for a model that nobody has, 503 for one that is not
+    /// there just now.
+    pub(super) fn candidates(&self, route: &Route, now: Instant) -> Result<Arc<[u32]>, ProxyError> {
+        let Some(name) = &route.model else {
+            if route.offered.is_empty() {
+                return Err(ProxyError::new(Kind::NoAgent, "the agents that answer this are not connected"));
+            }
+            return Ok(route.offered.clone());
+        };
+        let known = ModelName::new(name).ok().and_then(|name| self.models.get(&name));
+        let unknown = || ProxyError::new(Kind::UnknownModel, format!("there is no model named {}", quote(name)));
+        let known = known.ok_or_else(unknown)?;
+        let version = match &route.version {
+            None => None,
+            Some(text) => Some(text.parse::<Version>().map_err(|_| no_version(name, text))?),
+        };
+        let able = match version {
+            _ if route.scope == Scope::Control => Some(known.agents()),
+            None => Some(known.ready.clone()),
+            Some(version) => known.by_version.get(&version).cloned(),
+        };
+        let able = able.map(|able| self.both(&able, &route.offered)).unwrap_or_default();
+        if !able.is_empty() {
+            return Ok(able);
+        }
+        let mut states =
+            known.instances.iter().filter(|(_, have, _)| version.is_none_or(|wanted| *have == wanted)).peekable();
+        let away = known.gone.is_some_and(|gone| now.saturating_duration_since(gone) < REMEMBERED);
+        let not_ready = |why| Err(ProxyError::new(Kind::ModelNotReady, format!("the model {} {why}", quote(name))));
+        if states.any(|(_, _, state)| *state == ModelState::Loading) {
+            return not_ready("is being loaded");
+        }
+        if away {
+            return not_ready("is on an agent that is not connected just now");
+        }
+        let instance = |(_, have, state): &&(u32, Version, ModelState)| {
+            version.is_none_or(|wanted| *have == wanted) && *state != ModelState::Ready
+        };
+        if known.instances.iter().any(|found| instance(&found)) {
+            return not_ready("is not available");
+        }
+        Err(match &route.version {
+            Some(text) if !known.instances.is_empty() => no_version(name, text),
+            _ => unknown(),
+        })
+    }
+
+    fn both(&self, able: &Arc<[u32]>, offered: &Arc<[u32]>) -> Arc<[u32]> {
+        // All agents of one release offer the same: then there is nothing to compare, and nothing to allocate.
+        if offered.len() == self.agents as usize {
+            return able.clone();
+        }
+        able.iter().filter(|agent| offered.binary_search(agent).is_ok()).copied().collect()
+    }
+}
+
+impl Known {
+    fn settle(&mut self) {
+        let ready = |(_, _, state): &&(u32, Version, ModelState)| *state == ModelState::Ready;
+        let mut agents: Vec<u32> = self.instances.iter().filter(ready).map(|(agent, ..)| *agent).collect();
+        agents.dedup();
+        self.ready = agents.into();
+        let mut versions: HashMap<Version, Vec<u32>> = HashMap::new();
+        for (agent, version, _) in self.instances.iter().filter(ready) {
+            versions.entry(*version).or_default().push(*agent);
+        }
+        self.by_version = versions.into_iter().map(|(version, agents)| (version, agents.into())).collect();
+    }
+
+    fn agents(&self) -> Arc<[u32]> {
+        let mut agents: Vec<u32> = self.instances.iter().map(|(agent, ..)| *agent).collect();
+        agents.dedup();
+        agents.into()
+    }
+}
+
+fn no_version(name: &str, version: &str) -> ProxyError {
+    ProxyError::new(Kind::UnknownModel, format!("the model {} has no version {}", quote(name), quote(version)))
+}
+
+fn is_private(path: &str) -> bool {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    percent_decode_str(first).decode_utf8_lossy().eq_ignore_ascii_case(&PRIVATE[1..])
+}
+
+fn quote(text: &str) -> String {
+    text.chars().filter(|char| !char.is_control()).take(QUOTED).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_common::manifest::{Endpoint, Model};
+
+    use super::*;
+
+    fn manifest(agent: &str, models: &[(&str, u64, ModelState)]) -> Manifest {
+        let endpoint = |method: &str, path: &str, scope| Endpoint {
+            method: method.into(),
+            path: path.into(),
+            scope,
+            dialect: Dialect::Oip,
+        };
+        Manifest {
+            agent: agent.parse().unwrap(),
+            software: "test".into(),
+            draining: false,
+            models: models
+                .iter()
+                .map(|(name, version, state)| Model {
+                    name: name.parse().unwrap(),
+                    version: Version(*version),
+                    state: *state,
+                    reason: String::new(),
+                })
+                .collect(),
+            endpoints: vec![
+                endpoint("GET", "/v2", Scope::Infer),
+                endpoint("GET", "/v2/models/{model}", Scope::Infer),
+                endpoint("POST", "/v2/models/{model}/infer", Scope::Infer),
+                endpoint("POST", "/v2/models/{model}/versions/{version}/infer", Scope::Infer),
+                endpoint("POST", "/v2/repository/models/{model}/load", Scope::Control),
+            ],
+            devices: vec![],
+            capacity: 8,
+        }
+    }
+
+    fn ask(table: &RouteTable, method: &Method, path: &str) -> Result<Vec<u32>, ProxyError> {
+        table.candidates(&table.resolve(method, path)?, Instant::now()).map(|agents| agents.to_vec())
+    }
+
+    fn status(table: &RouteTable, method: &Method, path: &str) -> (u16, String) {
+        let error = ask(table, method, path).unwrap_err();
+        (error.status().as_u16(), error.to_string())
+    }
+
+    use ModelState::{Loading, Ready, Unavailable};
+
+    #[test]
+    fn a_model_is_asked_where_it_is_ready() {
+        let agents = [
+            manifest("one", &[("digits", 1, Ready), ("cats", 1, Loading)]),
+            manifest("two", &[("digits", 1, Ready), ("digits", 2, Ready), ("cats", 1, Ready)]),
+            manifest("three", &[("broken", 1, Unavailable), ("slow", 1, Loading)]),
+        ];
+        let table = RouteTable::build(&agents, []);
+        let post = |path: &str| ask(&table, &Method::POST, path);
+        assert_eq!(ask(&table, &Method::GET, "/v2").unwrap(), [0, 1, 2]);
+        assert_eq!(ask(&table, &Method::HEAD, "/v2").unwrap(), [0, 1, 2]);
+        assert_eq!(post("/v2/models/digits/infer").unwrap(), [0, 1]);
+        assert_eq!(post("/v2/models/d%69gits/infer").unwrap(), [0, 1], "names are compared decoded");
+        assert_eq!(post("/v2/models/digits/versions/2/infer").unwrap(), [1]);
+        assert_eq!(post("/v2/models/cats/infer").unwrap(), [1]);
+        assert_eq!(post("/v2/repository/models/broken/load").unwrap(), [2], "control needs no ready model");
+        let (code, text) = status(&table, &Method::POST, "/v2/models/dogs/infer");
+        assert!(code == 404 && text.contains("dogs"), "{text}");
+        assert_eq!(status(&table, &Method::POST, "/v2/models/digits/versions/3/infer").0, 404);
+        assert_eq!(status(&table, &Method::POST, "/v2/models/digits/versions/x/infer").0, 404);
+        assert_eq!(status(&table, &Method::POST, "/v2/models/slow/infer").0, 503);
+        assert_eq!(status(&table, &Method::POST, "/v2/models/broken/infer").0, 503);
+    }
+
+    #[test]
+    fn unknown_paths_and_methods_say_so() {
+        let agents = [manifest("one", &[("digits", 1, Ready)])];
+        let table = RouteTable::build(&agents, []);
+        assert_eq!(status(&table, &Method::GET, "/nowhere").0, 404);
+        assert_eq!(status(&table, &Method::GET, "").0, 404);
+        assert_eq!(status(&table, &Method::POST, "/v2/models/../infer").0, 404);
+        assert_eq!(status(&table, &Method::POST, "/v2/models/..%2f..%2fetc/infer").0, 404);
+        let error = ask(&table, &Method::PUT, "/v2/models/digits/infer").unwrap_err();
+        assert_eq!((error.status().as_u16(), error.allow.as_deref()), (405, Some("POST")));
+    }
+
+    #[test]
+    fn what_is_between_relay_and_agent_is_never_routed() {
+        let mut agent = manifest("one", &[]);
+        for path in ["/.adit/manifest", "/{first}/{second}"] {
+            let path = path.into();
+            agent.endpoints.push(Endpoint { method: "GET".into(), path, scope: Scope::Infer, dialect: Dialect::Oip });
+        }
+        let table = RouteTable::build([&agent], []);
+        for path in ["/.adit/manifest", "/%2eadit/manifest", "/.ADIT/x", "//.adit/manifest"] {
+            assert_eq!(status(&table, &Method::GET, path).0, 404, "{path}");
+        }
+        assert!(ask(&table, &Method::GET, "/some/thing").is_ok());
+    }
+
+    #[test]
+    fn an_agent_that_left_leaves_503_behind_and_is_forgotten_in_time() {
+        let (here, left) = (manifest("here", &[("digits", 1, Ready)]), manifest("left", &[("cats", 1, Ready)]));
+        let now = Instant::now();
+        let table = RouteTable::build([&here], [(&left, now)]);
+        assert_eq!(status(&table, &Method::POST, "/v2/models/cats/infer").0, 503);
+        let route = table.resolve(&Method::POST, "/v2/models/cats/infer").unwrap();
+        let later = table.candidates(&route, now + REMEMBERED).unwrap_err();
+        assert_eq!(later.status().as_u16(), 404);
+        let empty = RouteTable::build([], [(&left, now)]);
+        assert_eq!(status(&empty, &Method::GET, "/nowhere").0, 503, "with nobody here nothing is unknown");
+        assert_eq!(empty.resolve(&Method::GET, "/v2").unwrap_err().kind, Kind::NoAgent);
+    }
+
+    #[test]
+    fn one_agent_cannot_loosen_anothers_scope() {
+        let mut loose = manifest("loose", &[("digits", 1, Ready)]);
+        loose.endpoints.iter_mut().for_each(|endpoint| endpoint.scope = Scope::Infer);
+        let strict = manifest("strict", &[("digits", 1, Ready)]);
+        for agents in [[&loose, &strict], [&strict, &loose]] {
+            let table = RouteTable::build(agents, []);
+            let route = table.resolve(&Method::POST, "/v2/repository/models/digits/load").unwrap();
+            assert_eq!(route.scope, Scope::Control);
+        }
+        let twice = manifest("twice", &[]);
+        let mut conflict = twice.clone();
+        conflict.endpoints[1].path = "/v2/models/{*rest}".into();
+        let table = RouteTable::build([&twice, &conflict], []);
+        assert!(table.resolve(&Method::GET, "/v2").is_ok(), "a conflicting path costs nobody else anything");
+    }
+}
