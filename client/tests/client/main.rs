@@ -86,8 +86,8 @@ async fn errors_name_the_fix() {
     assert_eq!(text, "the answer is not one of the Open Inference Protocol");
     let text = error(options(&server), "digits", "broken").await;
     assert_eq!(text, "the answer was 400 Bad Request: not an image [31m");
-    let hasty = Options { timeout: Duration::from_millis(300), ..options(&server) };
-    assert_eq!(error(hasty, "digits", "stall").await, "no answer within 300ms: allow more with --timeout");
+    let hasty = Options { timeout: Duration::from_secs(1), ..options(&server) };
+    assert_eq!(error(hasty, "digits", "stall").await, "no answer within 1s: allow more with --timeout");
 
     let stranger = Options { trust: Trust::Authorities(vec![server::authority().0]), ..options(&server) };
     let text = error(stranger, "digits", "x").await;
@@ -161,27 +161,29 @@ async fn an_open_loop_keeps_its_schedule_and_counts_a_stall_for_all() {
     let plan = Plan { requests: 20, concurrency: 1, warmup: 0, pacing, ..PLAN };
     let tally = measured(&server, plan, "slow 20", |_| {}).await.unwrap();
     assert_eq!(tally.ok, 20);
-    let (delay, service) = (tally.delay.max().unwrap(), tally.service.quantile(0.5).unwrap());
-    assert!(service >= Duration::from_millis(20) && service < Duration::from_millis(60), "{service:?}");
-    // The last was due after 190 ms and could not be answered before 400 ms.
-    assert!(delay >= Duration::from_millis(205), "{delay:?}");
+    // The last was due after 190 ms and could not be answered before all the others were, 20 ms each.
+    let alone = tally.delay.max().unwrap();
+    assert!(
+        alone >= Duration::from_millis(205) && alone + Duration::from_millis(195) >= tally.service.sum(),
+        "{alone:?}"
+    );
 
     // With askers to spare it keeps the rate: 20 at 100 a second take 190 ms and the last answer.
     let plan = Plan { requests: 20, concurrency: 16, connections: 16, warmup: 0, pacing, fresh: false };
     let tally = measured(&server, plan, "slow 20", |_| {}).await.unwrap();
     assert!(tally.window() >= Duration::from_millis(210), "{:?}", tally.window());
-    assert!(tally.delay.quantile(0.5).unwrap() < Duration::from_millis(100), "{:?}", tally.delay);
+    assert!(tally.delay.quantile(0.5).unwrap() < alone, "{:?}", tally.delay);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_outs_and_refusals_are_counted_and_the_rest_goes_on() {
     let server = Server::start().await;
     let plan = Plan { requests: 12, concurrency: 2, warmup: 0, ..PLAN };
-    let hasty = |options: &mut Options| options.timeout = Duration::from_millis(200);
+    let hasty = |options: &mut Options| options.timeout = Duration::from_millis(500);
     let tally = measured(&server, plan.clone(), "every third stalls", hasty).await.unwrap();
     assert_eq!((tally.ok, tally.failures["time-out"].count), (8, 4));
     assert_eq!(tally.delay.count(), 12);
-    assert!(tally.delay.max().unwrap() >= Duration::from_millis(200));
+    assert!(tally.delay.max().unwrap() >= Duration::from_millis(500));
     let tally = measured(&server, plan.clone(), "every third hangs up", |_| {}).await.unwrap();
     assert_eq!(tally.ok + tally.failures["connection closed"].count, 12);
     let warmed = Plan { warmup: 3, ..plan };
