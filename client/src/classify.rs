@@ -34,7 +34,11 @@ pub async fn classify_images(
             // After a time-out in the middle of an exchange, or because the relay went away meanwhile.
             connection = connector.connect(scope).await?;
         }
-        let answer = one(&mut connection, &model, path, args.top.into()).await;
+        let mut answer = one(&mut connection, &model, path, args.top.into()).await;
+        if let Err(ClientError::NotSent(_)) = answer {
+            connection = connector.connect(scope).await?;
+            answer = one(&mut connection, &model, path, args.top.into()).await;
+        }
         all_well &= answer.is_ok();
         match (answer, args.json) {
             (Ok(answer), true) => write_json(out, &Line::new(path, &answer, &connection))?,

@@ -71,6 +71,7 @@ pub struct Connection {
     sender: Sender,
     options: std::sync::Arc<Options>,
     setup: Setup,
+    spoilt: bool,
 }
 
 /// A request and its answer, as they went over a connection.
@@ -96,7 +97,7 @@ pub struct Exchange {
 
 impl Connection {
     pub(crate) const fn new(sender: Sender, options: std::sync::Arc<Options>, setup: Setup) -> Self {
-        Self { sender, options, setup }
+        Self { sender, options, setup, spoilt: false }
     }
 
     /// What it cost to open.
@@ -115,7 +116,7 @@ impl Connection {
     /// Whether the other side, or a time-out in the middle of an exchange, has ended it.
     pub fn is_closed(&self) -> bool {
         match &self.sender {
-            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http1(sender) => self.spoilt || sender.is_closed(),
             Sender::Http2(sender) => sender.is_closed(),
         }
     }
@@ -125,7 +126,8 @@ impl Connection {
         match &self.sender {
             Sender::Http1(_) => None,
             Sender::Http2(sender) => {
-                Some(Self { sender: Sender::Http2(sender.clone()), options: self.options.clone(), setup: self.setup })
+                let sender = Sender::Http2(sender.clone());
+                Some(Self { sender, options: self.options.clone(), setup: self.setup, spoilt: false })
             }
         }
     }
@@ -140,7 +142,8 @@ impl Connection {
         self.options.key.is_some()
     }
 
-    /// Sends a request and reads the answer whole, whatever its status.
+    /// Sends a request and reads the answer whole, whatever its status. [`ClientError::NotSent`] says that the connection was
+    /// gone before: the request may be sent on another.
     pub async fn exchange(
         &mut self,
         method: Method,
@@ -151,6 +154,8 @@ impl Connection {
         let request = self.request(method, path, body, &id, trace);
         let limit = self.options.timeout;
         let answer = tokio::time::timeout(limit, self.send(request)).await;
+        // Over HTTP/1.1 the late answer would still come, and be taken for the next one's.
+        self.spoilt = answer.is_err();
         let (answer, sent, head) = answer.map_err(|_| ClientError::Timeout { limit })??;
         let whole = sent.elapsed();
         let (parts, body) = answer.into_parts();
@@ -168,13 +173,17 @@ impl Connection {
             Sender::Http1(sender) => sender.ready().await,
             Sender::Http2(sender) => sender.ready().await,
         };
-        ready.map_err(ClientError::Closed)?;
+        ready.map_err(ClientError::NotSent)?;
         let sent = Instant::now();
         let answer = match &mut self.sender {
-            Sender::Http1(sender) => sender.send_request(request).await,
-            Sender::Http2(sender) => sender.send_request(request).await,
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
         };
-        let (parts, body) = answer.map_err(ClientError::Closed)?.into_parts();
+        let answer = answer.map_err(|mut failed| match failed.take_message() {
+            Some(_) => ClientError::NotSent(failed.into_error()),
+            None => ClientError::Closed(failed.into_error()),
+        });
+        let (parts, body) = answer?.into_parts();
         let head = sent.elapsed();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {

@@ -101,6 +101,9 @@ pub enum ClientError {
     /// The connection ended before the answer.
     #[error("the connection was closed before the answer was there")]
     Closed(#[source] hyper::Error),
+    /// The connection ended while it was idle: nothing of the request was sent, so it may be sent on another.
+    #[error("the connection was closed before the request was sent")]
+    NotSent(#[source] hyper::Error),
     /// The answer did not come in time.
     #[error("no answer within {limit:?}: allow more with --timeout")]
     Timeout {
@@ -175,7 +178,7 @@ impl ClientError {
     pub fn class(&self) -> String {
         match self {
             Self::Timeout { .. } => "time-out".to_owned(),
-            Self::Closed(_) => "connection closed".to_owned(),
+            Self::Closed(_) | Self::NotSent(_) => "connection closed".to_owned(),
             Self::Unauthorized { .. } => "401".to_owned(),
             Self::Forbidden { .. } => "403".to_owned(),
             Self::NoSuchModel { .. } => "404".to_owned(),

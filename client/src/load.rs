@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::answer::Answer;
 use crate::connect::Connector;
-use crate::connection::{Connection, Setup};
+use crate::connection::{Connection, Exchange, Setup};
 use crate::error::ClientError;
 use crate::model::Model;
 use crate::tally::Tally;
@@ -260,19 +260,16 @@ impl Asker {
     }
 
     async fn one(&mut self, pool: &Pool, intended: Instant) -> Sample {
-        let uploaded = pool.asked.body.body.len();
-        let setup = match self.connect(pool).await {
-            Ok(setup) => setup,
-            Err(error) => {
-                let (sent, outcome) = (intended, Err(error));
-                return Sample { intended, sent, done: Instant::now(), setup: None, uploaded, outcome };
+        let (mut opened, mut began) = (None, intended);
+        let exchange = match self.exchange(pool, &mut opened, &mut began).await {
+            // The relay ended an idle connection; nobody has seen the question yet.
+            Err(ClientError::NotSent(_)) => {
+                self.connection = None;
+                self.exchange(pool, &mut opened, &mut began).await
             }
+            other => other,
         };
-        // invariant: the connection was opened above.
-        #[allow(clippy::expect_used, reason = "connect leaves a connection behind or fails")]
-        let connection = self.connection.as_mut().expect("a connection is open");
-        let (began, had_key) = (Instant::now(), connection.has_key());
-        let exchange = connection.exchange(Method::POST, &pool.asked.path, Some(&pool.asked.body)).await;
+        let had_key = pool.connector.options().key.is_some();
         if pool.fresh {
             self.connection = None;
         }
@@ -280,7 +277,23 @@ impl Asker {
             .as_ref()
             .map_or_else(|_| (began, Instant::now()), |exchange| (exchange.sent, exchange.sent + exchange.whole));
         let outcome = exchange.and_then(|exchange| Answer::read(exchange, &pool.asked.model, had_key));
-        Sample { intended, sent, done, setup, uploaded, outcome: outcome.map(|answer| answer.timing) }
+        let uploaded = pool.asked.body.body.len();
+        Sample { intended, sent, done, setup: opened, uploaded, outcome: outcome.map(|answer| answer.timing) }
+    }
+
+    /// One try: notes what a new connection cost, and when the question was about to be sent.
+    async fn exchange(
+        &mut self,
+        pool: &Pool,
+        opened: &mut Option<Setup>,
+        began: &mut Instant,
+    ) -> Result<Exchange, ClientError> {
+        *opened = self.connect(pool).await?.or(*opened);
+        // invariant: the connection was opened above.
+        #[allow(clippy::expect_used, reason = "connect leaves a connection behind or fails")]
+        let connection = self.connection.as_mut().expect("a connection is open");
+        *began = Instant::now();
+        connection.exchange(Method::POST, &pool.asked.path, Some(&pool.asked.body)).await
     }
 
     /// Makes sure of an open connection; says what it cost if it is new.

@@ -5,7 +5,7 @@
 mod server;
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use adit_client::{
@@ -179,11 +179,15 @@ async fn an_open_loop_keeps_its_schedule_and_counts_a_stall_for_all() {
 async fn time_outs_and_refusals_are_counted_and_the_rest_goes_on() {
     let server = Server::start().await;
     let plan = Plan { requests: 12, concurrency: 2, warmup: 0, ..PLAN };
-    let hasty = |options: &mut Options| options.timeout = Duration::from_millis(500);
-    let tally = measured(&server, plan.clone(), "every third stalls", hasty).await.unwrap();
-    assert_eq!((tally.ok, tally.failures["time-out"].count), (8, 4));
-    assert_eq!(tally.delay.count(), 12);
-    assert!(tally.delay.max().unwrap() >= Duration::from_millis(500));
+    for http1_only in [false, true] {
+        let server = Server::start().await;
+        let hasty =
+            |options: &mut Options| (options.timeout, options.http1_only) = (Duration::from_millis(500), http1_only);
+        let tally = measured(&server, plan.clone(), "every third stalls", hasty).await.unwrap();
+        assert_eq!((tally.ok, tally.failures["time-out"].count), (8, 4), "{tally:?}");
+        assert_eq!(tally.delay.count(), 12);
+        assert!(tally.delay.max().unwrap() >= Duration::from_millis(500));
+    }
     let tally = measured(&server, plan.clone(), "every third hangs up", |_| {}).await.unwrap();
     assert_eq!(tally.ok + tally.failures["connection closed"].count, 12);
     let warmed = Plan { warmup: 3, ..plan };
@@ -192,6 +196,16 @@ async fn time_outs_and_refusals_are_counted_and_the_rest_goes_on() {
         matches!(error, ClientError::Unavailable { .. }),
         "a warm-up without one answer is the whole result: {error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_ends_after_each_answer_fails_nobody() {
+    let server = Server::start().await;
+    let plan = Plan { requests: 30, concurrency: 3, warmup: 0, ..PLAN };
+    let tally = measured(&server, plan, "last", |options| options.http1_only = true).await.unwrap();
+    assert_eq!((tally.ok, tally.failed()), (30, 0), "{:?}", tally.failures);
+    assert_eq!(tally.setup.total.count() + 1, server.connections());
+    assert!(server.connections() >= 31, "{}", server.connections());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,10 +248,15 @@ impl Program {
         self.folder.path().join(name)
     }
 
-    async fn run(&self, command: &str, rest: &str) -> Output {
+    fn command(&self, command: &str, rest: &str) -> Command {
         let mut program = Command::new(env!("CARGO_BIN_EXE_adit"));
         program.arg(command).args(["--url", &self.server.url(), "--model", "digits", "--ca"]).arg(self.path("ca.pem"));
         program.args(rest.split_whitespace()).current_dir(self.folder.path()).env("ADIT_KEY", KEY);
+        program
+    }
+
+    async fn run(&self, command: &str, rest: &str) -> Output {
+        let mut program = self.command(command, rest);
         tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap()
     }
 }
@@ -295,4 +314,20 @@ async fn the_program_measures() {
     let output = program.run("test", "--image broken.png --warmup 0 -n 3").await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("failed: 3 x 400 (the answer was 400"), "{}", text(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_measurement_prints_what_there_is() {
+    let program = Program::new().await;
+    let mut command = program.command("test", "--image seven.png -n 1000000 --warmup 0");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while program.server.inferences() < 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    let (out, errors) = (text(&output.stdout), text(&output.stderr));
+    assert!(out.contains(" of 1000000 answered in ") && out.contains("delay  "), "{out}");
+    assert!(errors.contains("stopping; what was measured follows"), "{errors}");
+    assert_eq!(output.status.code(), Some(1));
 }

@@ -219,5 +219,8 @@ async fn infer(request: Request<Incoming>, count: u64) -> Result<Response<Full<B
     let timing = "admit;dur=0.010, forward;dur=0.250;desc=\"cpu b=1\", other;dur=0.000, total;dur=0.260";
     headers.insert("server-timing", timing.parse().unwrap());
     headers.insert("x-request-id", "said-by-the-relay".parse().unwrap());
+    if image == "last" {
+        headers.insert("connection", "close".parse().unwrap());
+    }
     Ok(answer)
 }
