@@ -17,6 +17,9 @@ use super::latency::Latency;
 /// A failure is recorded as this slow: an agent that fails at once must not look like the fastest of all.
 const FAILURE: Duration = Duration::from_secs(5);
 
+/// A refusal for being busy is recorded as this slow: what it says itself, in `Retry-After`, is a second.
+const REFUSAL: Duration = Duration::from_secs(1);
+
 /// How a request ended, as far as it says something of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -117,6 +120,8 @@ impl Agent {
             (record.latency.estimate(now), record.health.standing(now))
         };
         let requests = self.in_flight().max(self.load().in_flight);
+        // A probe is due: it wins every draw, or the slowness of its failures would keep it out for minutes.
+        let latency = if standing == Standing::Probation { 0.0 } else { latency };
         Score { ejected: standing == Standing::Ejected, cost: latency * (f64::from(requests) + 1.0) }
     }
 
@@ -151,13 +156,17 @@ impl InFlight {
         let mut record = self.agent.record();
         match outcome {
             Outcome::Good => {
+                if probe {
+                    // What it was while it failed says nothing of what it is now.
+                    record.latency = Latency::new(now);
+                }
                 record.latency.record(latency, now);
                 record.health.success();
                 false
             }
             // Slow, so that others are asked, but alive.
             Outcome::Busy => {
-                record.latency.record(latency.max(FAILURE), now);
+                record.latency.record(latency.max(REFUSAL), now);
                 record.health.success();
                 false
             }

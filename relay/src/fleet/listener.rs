@@ -25,8 +25,8 @@ use crate::config::TunnelConfig;
 use crate::liveness::{BEAT, Liveness, Pulse};
 use crate::metrics::Metrics;
 
-/// How often a session is looked at: an agent is given up within the idle time-out and one of these.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often a session is looked at: a dead agent is given up within the idle time-out and two of these.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Why the tunnel's port cannot be opened.
 #[derive(Debug, thiserror::Error)]

@@ -26,6 +26,9 @@ const ACCESS: &str = "adit_relay::access";
 /// What a field of a head costs beside its name and value, as RFC 9113 (6.5.2) counts it.
 const FIELD: usize = 32;
 
+/// How much of a path a log line shows.
+const LOGGED: usize = 200;
+
 /// Counts the requests that nobody waits for any more.
 struct Waiting<'a> {
     metrics: &'a Metrics,
@@ -69,13 +72,14 @@ impl Service {
 
     /// Answers a request, whatever happens.
     pub(super) async fn call(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Reply> {
+        let path = request.uri().path();
         let call = Call::begin(Instant::now(), self.budget, request.headers(), peer);
         let span = tracing::info_span!(
             "request",
             request_id = %call.id,
             trace_id = call.trace.trace_id(),
             method = %request.method(),
-            path = request.uri().path(),
+            path = path.get(..path.len().min(LOGGED)).unwrap_or_default(),
             agent = Empty,
         );
         self.answer(call, request).instrument(span).await

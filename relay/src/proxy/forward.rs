@@ -7,7 +7,7 @@ use adit_common::timing::{Stage, Timing};
 use adit_common::tunnel::{Answer, CallError, ResetCode, Sent, TunnelError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use http_body::Body;
 use tracing::Span;
 
@@ -180,6 +180,8 @@ impl Proxy {
         let timing = Timing::merge(call.stopwatch.finish_at(arrived), waited, agents.as_ref());
         self.metrics.observe(&timing);
         headers::to_client(&mut head.headers);
+        // The tunnel's own; each front speaks its client's.
+        head.version = Version::default();
         headers::mark(&mut head.headers, call, &timing);
         let holding = Holding { _in_flight: in_flight, _permit: permit, _held: held };
         let body = AnswerBody::new(body, holding, self.metrics.clone(), *method == Method::HEAD);
@@ -189,9 +191,8 @@ impl Proxy {
     fn record_failure(&self, error: &ProxyError, in_flight: &mut InFlight, begun: Instant) {
         let now = Instant::now();
         let outcome = match error.kind {
-            Kind::AgentLost | Kind::AgentFailed => Outcome::Bad,
-            // Late, but alive: its latency says so.
-            Kind::AgentRejected | Kind::DeadlineExceeded => Outcome::Busy,
+            Kind::AgentLost | Kind::AgentFailed | Kind::DeadlineExceeded => Outcome::Bad,
+            Kind::AgentRejected => Outcome::Busy,
             _ => return,
         };
         self.settle(in_flight, outcome, now.saturating_duration_since(begun), now);
