@@ -4,19 +4,52 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use adit_common::daemon::Shutdown;
 use adit_common::tunnel::TunnelError;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{Kind, ProxyError};
 use crate::proxy::AnswerBody;
 
+/// How long to read on when nobody wants the rest of a body: a client on a slow link has its answer by then.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What becomes of a body's unwanted rest on HTTP/2: it is read and forgotten for a moment, in a task of this scope.
+///
+/// Dropped at once, it would make HTTP/2 reset the stream right behind its answer, and curl for one, busy with its upload,
+/// then sees the reset and not the answer.
+#[derive(Debug)]
+pub(super) struct Linger<B = Incoming> {
+    scope: Shutdown,
+    discard: fn(B, &Shutdown),
+}
+
+impl Linger {
+    pub(super) fn new(scope: Shutdown) -> Self {
+        Self { scope, discard }
+    }
+}
+
+fn discard(mut body: Incoming, scope: &Shutdown) {
+    // The runtime's own end drops bodies too, and then there is nobody left to read them.
+    if tokio::runtime::Handle::try_current().is_ok() {
+        scope.spawn("linger", async move {
+            let read = async { while let Some(Ok(_)) = body.frame().await {} };
+            tokio::time::timeout(LINGER, read).await
+        });
+    }
+}
+
 /// A request's body: at most so many bytes, and never silent for too long.
 #[derive(Debug)]
 pub(super) struct FrontBody<B = Incoming> {
-    body: B,
+    /// There until it is dropped.
+    body: Option<B>,
+    linger: Option<Linger<B>>,
     limit: u64,
     left: u64,
     patience: Duration,
@@ -27,12 +60,23 @@ pub(super) struct FrontBody<B = Incoming> {
 }
 
 impl<B: Body> FrontBody<B> {
-    /// Refuses at once what says itself that it is too long.
-    pub(super) fn new(body: B, limit: u64, patience: Duration) -> Result<Self, ProxyError> {
-        if body.size_hint().lower() > limit {
-            return Err(too_large(limit));
-        }
-        Ok(Self { body, limit, left: limit, patience, timer: None, waiting: false, over: false })
+    pub(super) fn new(body: B, limit: u64, patience: Duration, linger: Option<Linger<B>>) -> Self {
+        let linger = linger.filter(|_| !body.is_end_stream());
+        let body = Some(body);
+        Self { body, linger, limit, left: limit, patience, timer: None, waiting: false, over: false }
+    }
+
+    /// Refuses what says itself that it is too long.
+    pub(super) fn check(&self) -> Result<(), ProxyError> {
+        if self.size_hint_of().lower() > self.limit { Err(too_large(self.limit)) } else { Ok(()) }
+    }
+
+    fn size_hint_of(&self) -> SizeHint {
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+
+    fn is_ended(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -67,7 +111,8 @@ where
         if self.over {
             return Poll::Ready(None);
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else {
             if self.poll_silence(context).is_pending() {
                 return Poll::Pending;
             }
@@ -76,6 +121,9 @@ where
             return Poll::Ready(Some(Err(ProxyError::new(Kind::BodyTimeout, message))));
         };
         self.waiting = false;
+        if frame.is_none() || self.is_ended() {
+            self.linger = None;
+        }
         let Some(frame) = frame else { return Poll::Ready(None) };
         let frame =
             frame.map_err(|error| ProxyError::new(Kind::ClientGone, "the request's body broke off").because(error));
@@ -89,11 +137,19 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.over || self.body.is_end_stream()
+        self.over || self.is_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.size_hint_of()
+    }
+}
+
+impl<B> Drop for FrontBody<B> {
+    fn drop(&mut self) {
+        if let (Some(body), Some(linger)) = (self.body.take(), self.linger.take()) {
+            (linger.discard)(body, &linger.scope);
+        }
     }
 }
 
@@ -141,7 +197,7 @@ mod tests {
     use std::convert::Infallible;
 
     use futures_util::stream;
-    use http_body_util::{BodyExt, Full, StreamBody};
+    use http_body_util::{Full, StreamBody};
 
     use super::*;
 
@@ -153,11 +209,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_cut_at_its_limit_wherever_that_shows() {
-        let said = FrontBody::new(Full::new(Bytes::from_static(b"0123456789A")), 10, PATIENCE).unwrap_err();
+        let said =
+            FrontBody::new(Full::new(Bytes::from_static(b"0123456789A")), 10, PATIENCE, None).check().unwrap_err();
         assert_eq!(said.kind, Kind::BodyTooLarge);
-        let whole = FrontBody::new(chunks(3), 30, PATIENCE).unwrap().collect().await.unwrap().to_bytes();
+        let whole = FrontBody::new(chunks(3), 30, PATIENCE, None).collect().await.unwrap().to_bytes();
         assert_eq!(whole.len(), 30);
-        let mut long = FrontBody::new(chunks(4), 30, PATIENCE).unwrap();
+        let mut long = FrontBody::new(chunks(4), 30, PATIENCE, None);
         for _ in 0..3 {
             long.frame().await.unwrap().unwrap();
         }
@@ -171,7 +228,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(if count < 3 { 20 } else { 31 })).await;
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), count + 1))
         });
-        let mut body = FrontBody::new(StreamBody::new(Box::pin(slow)), 100, PATIENCE).unwrap();
+        let mut body = FrontBody::new(StreamBody::new(Box::pin(slow)), 100, PATIENCE, None);
         for _ in 0..3 {
             assert!(body.frame().await.unwrap().is_ok());
         }

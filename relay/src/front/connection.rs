@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
-use super::body::Reply;
+use super::body::{Linger, Reply};
 use super::patience::{Active, Activity, Patient};
 use super::service::Service;
 use super::tls::{Terminator, wants_http2};
@@ -118,7 +118,9 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
 impl Connection {
     async fn answer(&self, request: Request<Incoming>, active: Active) -> Response<Counted> {
         let http1 = request.version() < Version::HTTP_2;
-        let mut response = self.shared.service.call(self.peer, request).await;
+        // HTTP/1 ends the connection instead, and `Patient` lingers.
+        let linger = (!http1).then(|| Linger::new(self.scope.clone()));
+        let mut response = self.shared.service.call(self.peer, request, linger).await;
         // HTTP/2 says GOAWAY instead.
         if http1 && self.scope.is_draining() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::body::{FrontBody, Reply};
+use super::body::{FrontBody, Linger, Reply};
 use crate::config::FrontConfig;
 use crate::error::{Kind, Origin, ProxyError};
 use crate::metrics::Metrics;
@@ -71,7 +71,12 @@ impl Service {
     }
 
     /// Answers a request, whatever happens.
-    pub(super) async fn call(&self, peer: SocketAddr, request: Request<Incoming>) -> Response<Reply> {
+    pub(super) async fn call(
+        &self,
+        peer: SocketAddr,
+        request: Request<Incoming>,
+        linger: Option<Linger>,
+    ) -> Response<Reply> {
         let path = request.uri().path();
         let call = Call::begin(Instant::now(), self.budget, request.headers(), peer);
         let span = tracing::info_span!(
@@ -82,13 +87,14 @@ impl Service {
             path = path.get(..path.len().min(LOGGED)).unwrap_or_default(),
             agent = Empty,
         );
+        let request = request.map(|body| FrontBody::new(body, self.max_body, self.body_timeout, linger));
         self.answer(call, request).instrument(span).await
     }
 
-    async fn answer(&self, mut call: Call, request: Request<Incoming>) -> Response<Reply> {
+    async fn answer(&self, mut call: Call, request: Request<FrontBody>) -> Response<Reply> {
         let mut waiting = Waiting { metrics: &self.metrics, answered: false };
-        let result = match self.check(request) {
-            Ok(request) => self.proxy.forward(&mut call, request).await,
+        let result = match self.check(&request) {
+            Ok(()) => self.proxy.forward(&mut call, request).await,
             Err(error) => Err(error),
         };
         waiting.answered = true;
@@ -110,7 +116,7 @@ impl Service {
     }
 
     /// Looks at the head, before anything is looked up for it.
-    fn check(&self, request: Request<Incoming>) -> Result<Request<FrontBody>, ProxyError> {
+    fn check(&self, request: &Request<FrontBody>) -> Result<(), ProxyError> {
         let headers = request.headers();
         if headers.len() > self.max_headers {
             let message = format!("the request has more than {} header fields", self.max_headers);
@@ -124,8 +130,7 @@ impl Service {
         if request.version() == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
             return Err(ProxyError::new(Kind::BadRequest, "the request needs exactly one host field"));
         }
-        let (head, body) = request.into_parts();
-        Ok(Request::from_parts(head, FrontBody::new(body, self.max_body, self.body_timeout)?))
+        request.body().check()
     }
 
     /// An error as its caller's dialect spells it.

@@ -56,6 +56,21 @@ async fn a_hundred_megabytes_are_413_before_they_are_sent_and_after_the_limit() 
 }
 
 #[tokio::test]
+async fn a_refused_upload_is_read_on_so_that_its_sender_hears_why() {
+    let house = House::new();
+    let (sender, body) = streams::channel();
+    let mut client = house.client(Version::Http2).await;
+    sender.send("beginning").await;
+    let answer = client.ask(request(Method::POST, INFER, None, body)).await;
+    assert_eq!(answer.status, 401);
+    // A reset would have dropped the body by now, and curl, busy with sending, would have seen nothing else.
+    for _ in 0..10 {
+        sender.send("more").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_says_no_length_is_413_when_it_passes_the_limit() {
     let house = House::with(|config| config.front.max_body = 1000);
     let reads = Does::new(|request| async move {
