@@ -1,6 +1,6 @@
 //! What our codec costs on top of QUIC: exchanges over the tunnel against bare quinn streams, alternating in one run.
 //!
-//! `cargo bench -p adit-common --bench exchanges [-- ROUNDS]` prints, for each size and concurrency, the median rate and the
+//! `cargo bench -p adit-common --bench exchanges [-- ROUNDS] ["1 KiB x 32"]` prints, for each size and concurrency, the median rate and the
 //! median delay of both, and the median of the per-round ratios (ours / bare). Both sides share the machine and settings.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use adit_common::tunnel::{Session, TunnelBody};
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use pair::Pair;
 use quinn::Connection;
+use tokio::task::JoinSet;
 
 const ANSWER: &[u8] = &[b'a'; 1 << 10];
 const WINDOW: Duration = Duration::from_millis(400);
@@ -23,22 +25,26 @@ const WINDOW: Duration = Duration::from_millis(400);
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let rounds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(9);
-    let bare = Pair::new().await;
-    tokio::spawn(serve_bare(bare.agent.clone()));
-    let ours = Pair::new().await;
-    let (relay, agent) = ours.sessions();
+    let plain = Pair::new().await;
+    tokio::spawn(serve_bare(plain.agent.clone()));
+    let pair = Pair::new().await;
+    let (relay, agent) = pair.sessions();
     tokio::spawn(serve_ours(agent));
 
-    println!("| exchange | bare req/s | ours req/s | rate ratio | bare p50 us | ours p50 us | p50 ratio |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| exchange | bare req/s | ours req/s | rate ratio | bare p50 us | ours p50 us | p50 ratio | bare CPU us | ours CPU us |");
+    println!("|---|---|---|---|---|---|---|---|---|");
+    let only: Vec<String> = std::env::args().filter(|argument| argument.contains("KiB")).collect();
     for (label, size, wide) in
         [("1 KiB x 1", 1 << 10, 1), ("1 KiB x 32", 1 << 10, 32), ("150 KiB x 1", 150 << 10, 1), ("150 KiB x 32", 150 << 10, 32)]
     {
+        if !only.is_empty() && !only.iter().any(|only| only == label) {
+            continue;
+        }
         let body = Bytes::from(vec![b'q'; size]);
         let (mut bare_runs, mut our_runs) = (Vec::new(), Vec::new());
         for round in 0..=rounds {
-            let one = run(wide, || ask_bare(&bare.relay, body.clone())).await;
-            let two = run(wide, || ask_ours(&relay, body.clone())).await;
+            let one = run(wide, ask_bare(&plain.relay, &body)).await;
+            let two = run(wide, ask_ours(&relay, &body)).await;
             // The first round warms windows and caches up.
             if round > 0 {
                 bare_runs.push(one);
@@ -48,11 +54,13 @@ async fn main() {
         let rates = median(bare_runs.iter().zip(&our_runs).map(|(bare, ours)| ours.rate / bare.rate));
         let delays = median(bare_runs.iter().zip(&our_runs).map(|(bare, ours)| ours.delay / bare.delay));
         println!(
-            "| {label} | {:.0} | {:.0} | {rates:.2} | {:.0} | {:.0} | {delays:.2} |",
+            "| {label} | {:.0} | {:.0} | {rates:.2} | {:.0} | {:.0} | {delays:.2} | {:.1} | {:.1} |",
             median(bare_runs.iter().map(|run| run.rate)),
             median(our_runs.iter().map(|run| run.rate)),
             median(bare_runs.iter().map(|run| run.delay)),
             median(our_runs.iter().map(|run| run.delay)),
+            median(bare_runs.iter().map(|run| run.cpu)),
+            median(our_runs.iter().map(|run| run.cpu)),
         );
     }
 }
@@ -62,24 +70,40 @@ struct Run {
     rate: f64,
     /// Median delay in microseconds.
     delay: f64,
+    /// Processor time of both ends per exchange, in microseconds.
+    cpu: f64,
 }
 
-async fn run<F: Future<Output = ()>>(wide: usize, ask: impl Fn() -> F) -> Run {
-    let started = Instant::now();
-    let timed = || async {
-        let sent = Instant::now();
-        ask().await;
-        sent.elapsed().as_secs_f64() * 1e6
-    };
-    let mut flying: FuturesUnordered<_> = (0..wide).map(|_| timed()).collect();
-    let mut delays = Vec::new();
-    while let Some(delay) = flying.next().await {
-        delays.push(delay);
-        if started.elapsed() < WINDOW {
-            flying.push(timed());
-        }
+/// Processor time of this process so far, in seconds; Linux counts it in hundredths.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// `wide` tasks, as a relay has a task a request, each asking again as soon as it is answered.
+async fn run<F: Future<Output = ()> + Send>(wide: usize, ask: impl Fn() -> F + Clone + Send + 'static) -> Run {
+    let (started, cpu) = (Instant::now(), cpu_seconds());
+    let mut tasks = JoinSet::new();
+    for _ in 0..wide {
+        let ask = ask.clone();
+        tasks.spawn(async move {
+            let mut delays = Vec::new();
+            while started.elapsed() < WINDOW {
+                let sent = Instant::now();
+                ask().await;
+                delays.push(sent.elapsed().as_secs_f64() * 1e6);
+            }
+            delays
+        });
     }
-    Run { rate: delays.len() as f64 / started.elapsed().as_secs_f64(), delay: median(delays.into_iter()) }
+    let delays = tasks.join_all().await.concat();
+    let count = delays.len() as f64;
+    Run {
+        rate: count / started.elapsed().as_secs_f64(),
+        delay: median(delays.into_iter()),
+        cpu: (cpu_seconds() - cpu) * 1e6 / count,
+    }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -88,7 +112,12 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-async fn ask_bare(relay: &Connection, body: Bytes) {
+fn ask_bare(relay: &Connection, body: &Bytes) -> impl Fn() -> BoxFuture<'static, ()> + Clone + Send + 'static {
+    let (relay, body) = (relay.clone(), body.clone());
+    move || bare(relay.clone(), body.clone()).boxed()
+}
+
+async fn bare(relay: Connection, body: Bytes) {
     let (mut send, mut receive) = relay.open_bi().await.unwrap();
     send.write_chunk(body).await.unwrap();
     send.finish().unwrap();
@@ -105,7 +134,12 @@ async fn serve_bare(agent: Connection) {
     }
 }
 
-async fn ask_ours(relay: &Session, body: Bytes) {
+fn ask_ours(relay: &Session, body: &Bytes) -> impl Fn() -> BoxFuture<'static, ()> + Clone + Send + 'static {
+    let (relay, body) = (relay.clone(), body.clone());
+    move || ours(relay.clone(), body.clone()).boxed()
+}
+
+async fn ours(relay: Session, body: Bytes) {
     let request = Request::post("https://relay.test/v2/models/digits/infer")
         .header("content-type", "application/octet-stream")
         .header("content-length", body.len())

@@ -21,6 +21,9 @@ use super::stream::{Incoming, Outgoing};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
+/// Room for an ordinary head and a frame's header, so that they are one allocation.
+const HEAD_ROOM: usize = 512;
+
 /// How much of a request had been handed to the tunnel when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
@@ -80,12 +83,12 @@ impl Caller {
     {
         let Self { mut outgoing, mut incoming, max_fields } = self;
         let (head, body) = request.into_parts();
-        let mut section = BytesMut::with_capacity(512);
-        fields::encode_request(&head, &mut section);
+        let mut start = BytesMut::with_capacity(HEAD_ROOM);
+        frame::put_section(&mut start, |out| fields::encode_request(&head, out));
         let mut body = Box::pin(body);
         let first = first_frame(body.as_mut()).await.map_err(|error| CallError { error, sent: Sent::Nothing })?;
         // Head and first bytes leave in one piece, so that a small request is one packet.
-        let more = write_head(&mut outgoing, section, first, body.as_mut())
+        let more = write_head(&mut outgoing, start, first, body.as_mut())
             .await
             .map_err(|error| CallError { error, sent: Sent::Part })?;
         let opened = Instant::now();
@@ -216,11 +219,11 @@ where
     B::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
-    let mut section = BytesMut::with_capacity(512);
-    fields::encode_response(&head, &mut section);
+    let mut start = BytesMut::with_capacity(HEAD_ROOM);
+    frame::put_section(&mut start, |out| fields::encode_response(&head, out));
     let mut body = pin!(body);
     let first = first_frame(body.as_mut()).await?;
-    if write_head(outgoing, section, first, body.as_mut()).await? {
+    if write_head(outgoing, start, first, body.as_mut()).await? {
         write_rest(outgoing, body).await?;
     }
     Ok(())
@@ -246,16 +249,13 @@ where
 /// Writes the head with what there is of the body; true if the body is still to be written.
 async fn write_head<B>(
     outgoing: &mut Outgoing,
-    section: BytesMut,
+    mut head: BytesMut,
     first: Option<Option<Frame<Bytes>>>,
     body: Pin<&mut B>,
 ) -> Result<bool, TunnelError>
 where
     B: Body<Data = Bytes>,
 {
-    let mut head = BytesMut::with_capacity(section.len() + 2 * frame::MAX_HEADER);
-    frame::put_header(kind::HEADERS, section.len() as u64, &mut head);
-    head.extend_from_slice(&section);
     let Some(first) = first else {
         outgoing.write(&mut [head.freeze()]).await?;
         return Ok(true);
@@ -310,8 +310,5 @@ where
 }
 
 fn put_trailers(trailers: HeaderMap, out: &mut BytesMut) {
-    let mut section = BytesMut::new();
-    fields::encode_trailers(&trailers, &mut section);
-    frame::put_header(kind::HEADERS, section.len() as u64, out);
-    out.extend_from_slice(&section);
+    frame::put_section(out, |out| fields::encode_trailers(&trailers, out));
 }

@@ -19,12 +19,6 @@ const MAX_FIELDS: usize = 512;
 /// What a field counts beside its name and value (RFC 9114, section 4.2.2).
 const FIELD_OVERHEAD: usize = 32;
 
-const METHOD: &str = ":method";
-const SCHEME: &str = ":scheme";
-const AUTHORITY: &str = ":authority";
-const PATH: &str = ":path";
-const STATUS: &str = ":status";
-
 // Indexes of the static table.
 const INDEX_AUTHORITY: u64 = 0;
 const INDEX_PATH: u64 = 1;
@@ -85,25 +79,24 @@ pub(super) fn encode_trailers(trailers: &HeaderMap, out: &mut BytesMut) {
 /// Reads the head of a request; `max` bounds the section's size as RFC 9114 counts it.
 pub(super) fn decode_request(section: &Bytes, max: usize) -> Result<http::Request<()>, TunnelError> {
     let fields = decode(section, max)?;
-    let method = fields.pseudo(METHOD)?.ok_or(malformed("a request without a method"))?;
+    let method = fields.method.ok_or(malformed("a request without a method"))?;
     let method = Method::from_bytes(&method).map_err(|_| malformed("a method that is none"))?;
     let mut uri = http::uri::Parts::default();
-    if let Some(path) = fields.pseudo(PATH)? {
+    if let Some(path) = fields.path {
         uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path).map_err(|_| malformed("a path that is none"))?);
     } else if method != Method::CONNECT {
         return Err(malformed("a request without a path"));
     }
-    if let Some(authority) = fields.pseudo(AUTHORITY)? {
+    if let Some(authority) = fields.authority {
         let authority = Authority::from_maybe_shared(authority).map_err(|_| malformed("an authority that is none"))?;
         uri.authority = Some(authority);
     }
     // A URI has a scheme only beside an authority; without one the path alone is a valid request target.
-    let scheme = fields.pseudo(SCHEME)?;
     if uri.authority.is_some() && uri.path_and_query.is_some() {
-        let scheme = scheme.ok_or(malformed("a request without a scheme"))?;
+        let scheme = fields.scheme.ok_or(malformed("a request without a scheme"))?;
         uri.scheme = Some(Scheme::try_from(&scheme[..]).map_err(|_| malformed("a scheme that is none"))?);
     }
-    if fields.pseudo(STATUS)?.is_some() {
+    if fields.status.is_some() {
         return Err(malformed("a status in a request"));
     }
     let mut request = http::Request::new(());
@@ -117,10 +110,10 @@ pub(super) fn decode_request(section: &Bytes, max: usize) -> Result<http::Reques
 /// Reads the head of a response.
 pub(super) fn decode_response(section: &Bytes, max: usize) -> Result<http::Response<()>, TunnelError> {
     let fields = decode(section, max)?;
-    let status = fields.pseudo(STATUS)?.ok_or(malformed("a response without a status"))?;
-    if fields.pseudo.len() != 1 {
+    if fields.is_of_request() {
         return Err(malformed("a request's field in a response"));
     }
+    let status = fields.status.ok_or(malformed("a response without a status"))?;
     let mut response = http::Response::new(());
     *response.status_mut() = StatusCode::from_bytes(&status).map_err(|_| malformed("a status that is none"))?;
     *response.version_mut() = http::Version::HTTP_3;
@@ -131,7 +124,10 @@ pub(super) fn decode_response(section: &Bytes, max: usize) -> Result<http::Respo
 /// Reads trailers.
 pub(super) fn decode_trailers(section: &Bytes, max: usize) -> Result<HeaderMap, TunnelError> {
     let fields = decode(section, max)?;
-    if fields.pseudo.is_empty() { Ok(fields.headers) } else { Err(malformed("a pseudo-header in trailers")) }
+    if fields.is_of_request() || fields.status.is_some() {
+        return Err(malformed("a pseudo-header in trailers"));
+    }
+    Ok(fields.headers)
 }
 
 const fn malformed(what: &'static str) -> TunnelError {
@@ -208,38 +204,45 @@ fn put_integer(first: u8, bits: u32, value: u64, out: &mut BytesMut) {
 // ---- reading ----
 
 /// A section's fields: pseudo-headers apart from the others.
+#[derive(Default)]
 struct Fields {
-    pseudo: Vec<(&'static str, Bytes)>,
+    method: Option<Bytes>,
+    scheme: Option<Bytes>,
+    authority: Option<Bytes>,
+    path: Option<Bytes>,
+    status: Option<Bytes>,
     headers: HeaderMap,
 }
 
 impl Fields {
-    /// The one value of a pseudo-header.
-    fn pseudo(&self, name: &str) -> Result<Option<Bytes>, TunnelError> {
-        let mut values = self.pseudo.iter().filter(|(known, _)| *known == name);
-        let first = values.next().map(|(_, value)| value.clone());
-        if values.next().is_some() { Err(malformed("a pseudo-header twice")) } else { Ok(first) }
-    }
-
     fn push(&mut self, name: &[u8], value: Bytes) -> Result<(), TunnelError> {
         if name.first() == Some(&b':') {
-            let known = [METHOD, SCHEME, AUTHORITY, PATH, STATUS].into_iter().find(|known| known.as_bytes() == name);
-            let known = known.ok_or(malformed("a pseudo-header that nobody knows"))?;
+            let pseudo = match name {
+                b":method" => &mut self.method,
+                b":scheme" => &mut self.scheme,
+                b":authority" => &mut self.authority,
+                b":path" => &mut self.path,
+                b":status" => &mut self.status,
+                _ => return Err(malformed("a pseudo-header that nobody knows")),
+            };
             if !self.headers.is_empty() {
                 return Err(malformed("a pseudo-header after the others"));
             }
-            self.pseudo.push((known, value));
-            return Ok(());
+            let twice = pseudo.replace(value).is_some();
+            return if twice { Err(malformed("a pseudo-header twice")) } else { Ok(()) };
         }
-        if name.iter().any(u8::is_ascii_uppercase) {
-            return Err(malformed("a field name in upper case"));
-        }
-        let name = HeaderName::from_bytes(name).map_err(|_| malformed("a field name that is none"))?;
+        // Upper case is malformed too (RFC 9114, section 4.2).
+        let name = HeaderName::from_lowercase(name).map_err(|_| malformed("a field name that is none"))?;
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| malformed("a field value that is none"))?;
         if is_per_connection(&name, &value) {
             return Err(malformed("a field of another connection"));
         }
         self.headers.try_append(name, value).map(drop).map_err(|_| too_many())
+    }
+
+    /// Whether there is any of a request's pseudo-headers.
+    const fn is_of_request(&self) -> bool {
+        self.method.is_some() || self.scheme.is_some() || self.authority.is_some() || self.path.is_some()
     }
 }
 
@@ -254,7 +257,7 @@ fn decode(section: &Bytes, max: usize) -> Result<Fields, TunnelError> {
     if required != 0 {
         return Err(unreadable("a section that needs a dynamic table"));
     }
-    let mut fields = Fields { pseudo: Vec::with_capacity(4), headers: HeaderMap::with_capacity(16) };
+    let mut fields = Fields::default();
     let (mut size, mut count) = (0, 0);
     while let Some(first) = section.get(cursor.at).copied() {
         let (name, value) = match first {
@@ -337,6 +340,11 @@ mod tests {
     use super::*;
 
     const MAX: usize = 64 << 10;
+    const METHOD: &str = ":method";
+    const SCHEME: &str = ":scheme";
+    const AUTHORITY: &str = ":authority";
+    const PATH: &str = ":path";
+    const STATUS: &str = ":status";
 
     fn request_section(request: http::Request<()>) -> Bytes {
         let mut out = BytesMut::new();

@@ -47,6 +47,18 @@ pub(super) fn put_header(kind: u64, length: u64, out: &mut impl BufMut) {
     put_varint(length, out);
 }
 
+/// Appends a HEADERS frame whose section `encode` writes.
+pub(super) fn put_section(out: &mut BytesMut, encode: impl FnOnce(&mut BytesMut)) {
+    // The section's length is known once it is written, so room is left before it for a header of fixed length: integers of
+    // 30 bits may be written in four bytes however small they are.
+    out.put_u8(kind::HEADERS as u8);
+    let length_at = out.len();
+    out.put_u32(0);
+    encode(out);
+    let length = (out.len() - length_at - 4) as u32;
+    out[length_at..length_at + 4].copy_from_slice(&(0x8000_0000 | length).to_be_bytes());
+}
+
 /// The header of a DATA frame, to be written before its bytes.
 pub(super) fn data_header(length: usize) -> Bytes {
     let mut out = BytesMut::with_capacity(MAX_HEADER);
@@ -115,12 +127,20 @@ impl FrameReader {
         const BULK: usize = 64 << 10;
         // Two packets: less would cut reads short.
         const ENOUGH: usize = 3 << 10;
-        let wanted = match self.state {
-            State::Section(length) => length.saturating_sub(self.buffer.len()).max(HEAD),
-            State::Data(left) => usize::try_from(left).unwrap_or(BULK).saturating_add(MAX_HEADER).clamp(HEAD, BULK),
-            State::Header | State::Skip(_) => HEAD,
+        let (wanted, enough) = match self.state {
+            State::Section(length) => {
+                let missing = length.saturating_sub(self.buffer.len());
+                (missing.max(HEAD), missing)
+            }
+            State::Data(left) => {
+                let left = usize::try_from(left).unwrap_or(BULK).saturating_add(MAX_HEADER);
+                (left.clamp(HEAD, BULK), left.min(ENOUGH))
+            }
+            // Most often all that follows is the stream's end.
+            State::Header if self.expect != Expect::Head => (HEAD, MAX_HEADER),
+            State::Header | State::Skip(_) => (HEAD, HEAD),
         };
-        if self.buffer.capacity() - self.buffer.len() < wanted.min(ENOUGH) {
+        if self.buffer.capacity() - self.buffer.len() < enough {
             self.buffer.reserve(wanted);
         }
     }
