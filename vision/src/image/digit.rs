@@ -2,6 +2,8 @@
 //! fitted into 20 x 20, placed by centre of mass in 28 x 28. A network that was trained on those fails on a photograph
 //! of a digit as it is.
 
+use std::borrow::Cow;
+
 use crate::error::ImageError;
 use crate::image::resize::{Cut, Raster};
 
@@ -22,7 +24,7 @@ pub(crate) fn is_ink_on_paper(grey: &[u8], width: usize) -> bool {
 }
 
 /// Fits a grey picture, bright ink on dark ground, into `width` x `height`.
-pub(crate) fn fit(raster: &Raster, width: usize, height: usize) -> Result<Raster, ImageError> {
+pub(crate) fn fit(raster: &Raster<'_>, width: usize, height: usize) -> Result<Raster<'static>, ImageError> {
     let cleaned = cleaned(raster)?;
     let [left, top, right, bottom] = ink_box(&cleaned).ok_or(ImageError::Blank)?;
     let ink = cleaned.cropped(Cut { left, top, width: right - left, height: bottom - top });
@@ -31,12 +33,12 @@ pub(crate) fn fit(raster: &Raster, width: usize, height: usize) -> Result<Raster
     let ratio = f64::min(room_width as f64 / ink.width as f64, room_height as f64 / ink.height as f64);
     let scaled = |length: usize, room: usize| ((length as f64 * ratio).round() as usize).clamp(1, room);
     let mut small = ink.resized(scaled(ink.width, room_width), scaled(ink.height, room_height));
-    brighten(&mut small.bytes);
+    brighten(small.bytes.to_mut());
     Ok(placed(&small, width, height))
 }
 
 /// Ground becomes 0 and ink 255, with a straight ramp between for the edges of strokes.
-fn cleaned(raster: &Raster) -> Result<Raster, ImageError> {
+fn cleaned(raster: &Raster<'_>) -> Result<Raster<'static>, ImageError> {
     let ground = border_median(&raster.bytes, raster.width);
     let (_, brightest) = extremes(&raster.bytes);
     let range = brightest.saturating_sub(ground);
@@ -47,11 +49,12 @@ fn cleaned(raster: &Raster) -> Result<Raster, ImageError> {
         let part = (f32::from(byte) - f32::from(ground)) / f32::from(range);
         (((part - GROUND) / (INK - GROUND)).clamp(0.0, 1.0) * 255.0).round() as u8
     };
-    Ok(Raster { bytes: raster.bytes.iter().map(|byte| ramp(*byte)).collect(), ..raster.clone() })
+    let bytes = raster.bytes.iter().map(|byte| ramp(*byte)).collect();
+    Ok(Raster { width: raster.width, height: raster.height, channels: raster.channels, bytes: Cow::Owned(bytes) })
 }
 
 /// Left, top, and one past right and bottom of what is at least half ink.
-fn ink_box(raster: &Raster) -> Option<[usize; 4]> {
+fn ink_box(raster: &Raster<'_>) -> Option<[usize; 4]> {
     let rows = raster.bytes.chunks_exact(raster.width).enumerate();
     let mut inked = rows.filter_map(|(y, row)| {
         let left = row.iter().position(|byte| *byte >= 128)?;
@@ -71,7 +74,7 @@ fn brighten(bytes: &mut [u8]) {
 }
 
 /// A black field with the picture's centre of mass in its middle, as far as the picture stays inside.
-fn placed(small: &Raster, width: usize, height: usize) -> Raster {
+fn placed(small: &Raster<'_>, width: usize, height: usize) -> Raster<'static> {
     let (mut mass, mut across, mut down) = (0f64, 0f64, 0f64);
     for (index, byte) in small.bytes.iter().enumerate() {
         let weight = f64::from(*byte);
@@ -89,7 +92,7 @@ fn placed(small: &Raster, width: usize, height: usize) -> Raster {
     for (row, from) in bytes.chunks_exact_mut(width).skip(top).zip(small.bytes.chunks_exact(small.width)) {
         row[left..left + small.width].copy_from_slice(from);
     }
-    Raster { width, height, channels: 1, bytes }
+    Raster { width, height, channels: 1, bytes: Cow::Owned(bytes) }
 }
 
 /// Median of the outermost rows and columns.
@@ -113,10 +116,10 @@ mod tests {
     use super::*;
 
     /// A field of `ground` with a filled rectangle of `ink`.
-    fn drawn(side: usize, ground: u8, ink: u8, [left, top, right, bottom]: [usize; 4]) -> Raster {
+    fn drawn(side: usize, ground: u8, ink: u8, [left, top, right, bottom]: [usize; 4]) -> Raster<'static> {
         let inside = |x: usize, y: usize| (left..right).contains(&x) && (top..bottom).contains(&y);
         let bytes = (0..side * side).map(|i| if inside(i % side, i / side) { ink } else { ground }).collect();
-        Raster { width: side, height: side, channels: 1, bytes }
+        Raster { width: side, height: side, channels: 1, bytes: Cow::Owned(bytes) }
     }
 
     #[test]
@@ -139,9 +142,9 @@ mod tests {
     #[test]
     fn an_empty_sheet_is_blank() {
         let noise: Vec<u8> = (0..2500u32).map(|i| 200 + (i * 7 % 11) as u8).collect();
-        let sheet = Raster { width: 50, height: 50, channels: 1, bytes: noise };
+        let sheet = Raster { width: 50, height: 50, channels: 1, bytes: noise.into() };
         assert!(matches!(fit(&sheet, 28, 28), Err(ImageError::Blank)));
-        let dot = Raster { width: 1, height: 1, channels: 1, bytes: vec![255] };
+        let dot = Raster { width: 1, height: 1, channels: 1, bytes: vec![255].into() };
         assert!(fit(&dot, 28, 28).is_err());
     }
 }
