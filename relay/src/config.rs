@@ -165,7 +165,7 @@ impl Default for TunnelConfig {
     fn default() -> Self {
         let transport = TransportOptions::default();
         Self {
-            listen: (Ipv6Addr::UNSPECIFIED, 8443).into(),
+            listen: (Ipv6Addr::UNSPECIFIED, 4433).into(),
             reset_key: "reset.key".into(),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1000,
