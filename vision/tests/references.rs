@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use adit_vision::image::{ImageLimits, Pixels, Preprocess, batch, decode, prepare};
+use adit_vision::image::{ImageLimits, Pixels, Preprocess, batch, decode, digit_picture, prepare};
+use adit_vision::train::{Digits, Part};
 use adit_vision::{Architecture, Device, Labels, Network, Stop, Tensor, Weights, probabilities, top};
 use serde_json::Value;
 
@@ -243,4 +244,61 @@ fn prepared_photos_are_the_stored_inputs() {
             assert!(worst < 1e-6, "{architecture} {photo}: {worst}");
         }
     }
+}
+
+/// The committed digits network with the preprocessing of its model.toml.
+fn digits_model() -> Model {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/models/digits");
+    let weights = Weights::read(&folder.join("1/model.safetensors")).unwrap();
+    let network = Architecture::Lenet.build(&weights, &Device::Cpu).unwrap();
+    let section = r#"{ "size": [28, 28], "resize": "digit", "channels": "grey", "invert": "auto" }"#;
+    Model { network, preprocess: serde_json::from_str(section).unwrap(), folder }
+}
+
+fn most_likely(probabilities: &[f32]) -> (usize, f32) {
+    let best = (0..probabilities.len()).max_by(|a, b| probabilities[*a].total_cmp(&probabilities[*b])).unwrap();
+    (best, probabilities[best])
+}
+
+/// All ten pictures of the demonstration are read correctly, and without doubt.
+#[test]
+fn drawn_digits_are_read() {
+    let model = digits_model();
+    assert!(fs::metadata(model.folder.join("1/model.safetensors")).unwrap().len() < 300 * 1024);
+    for digit in 0..10u8 {
+        let pixels = decode(&digit_picture(digit).unwrap(), &ImageLimits::default()).unwrap();
+        let (read, probability) = most_likely(&model.probabilities(&prepare(&pixels, &model.preprocess).unwrap()));
+        println!("{digit}: read as {read}, {probability}");
+        assert_eq!(read, usize::from(digit));
+        assert!(probability > 0.9, "{digit}: {probability}");
+    }
+}
+
+/// The accuracy in the model card, and what is left of it when test images pass through the preparation that
+/// photographs get.
+#[test]
+fn mnist_is_read_as_the_model_card_says() {
+    let Some(data) = data() else { return };
+    let model = digits_model();
+    let digits = Digits::read(&data.join("mnist"), Part::Test).unwrap();
+    let plain = |index: usize| digits.image(index).iter().map(|byte| f32::from(*byte) / 255.0).collect::<Vec<_>>();
+    let fitted = |index: usize| {
+        let rgb = digits.image(index).iter().flat_map(|byte| [*byte; 3]).collect();
+        prepare(&Pixels::new(28, 28, rgb).unwrap(), &model.preprocess).unwrap()
+    };
+    let right = |images: &dyn Fn(usize) -> Vec<f32>| {
+        let mut right = 0;
+        for start in (0..digits.len()).step_by(500) {
+            let batched: Vec<Vec<f32>> = (start..start + 500).map(images).collect();
+            let input = batch(&batched, model.network.input(), &Device::Cpu).unwrap();
+            let rows = probabilities(&model.network.forward(&input, &Stop::never()).unwrap()).unwrap();
+            right +=
+                (start..).zip(&rows).filter(|(i, row)| most_likely(row).0 == usize::from(digits.label(*i))).count();
+        }
+        right
+    };
+    let (plain, fitted) = (right(&plain), right(&fitted));
+    println!("of 10000: {plain} as they are, {fitted} fitted anew");
+    assert!(plain >= 9920, "{plain}");
+    assert!(fitted >= 9900, "{fitted}");
 }
