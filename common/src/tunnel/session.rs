@@ -80,9 +80,6 @@ impl Session {
 
     /// Opens a request stream, now or never: when the peer's credit is used up another agent should be asked.
     pub fn open(&self) -> Result<Caller, TunnelError> {
-        if let Some(reason) = self.shared.connection.close_reason() {
-            return Err(reason.into());
-        }
         if self.shared.peer_leaving.is_cancelled() {
             return Err(TunnelError::GoingAway);
         }
