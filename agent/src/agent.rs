@@ -1,0 +1,268 @@
+//! An agent: its rooms, built bottom-up and drained top-down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_certs::{Bundle, CertsError};
+use adit_common::daemon::Shutdown;
+use adit_common::id::AgentId;
+use adit_common::manifest::{Manifest, ModelState};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::sync::watch;
+
+use crate::api::{Api, Listener, admin, endpoints, router};
+use crate::config::Config;
+use crate::error::AgentError;
+use crate::metrics::Metrics;
+use crate::serving::{Catalogue, Limits, Repository, Serving};
+use crate::tunnel::{Dialer, Reports, Service, Socket};
+
+/// What an agent without relays is called: it needs no certificate, and nobody but a person reads the name.
+const ALONE: &str = "local";
+
+/// What is left of an agent's own tasks ends at once; this is for the scheduler.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    id: AgentId,
+    /// What serves requests: drained first.
+    scope: Shutdown,
+    /// What watches over it: lives until the last request is answered.
+    house: Shutdown,
+    serving: Serving,
+    metrics: Arc<Metrics>,
+    /// Kept: a catalogue whose owner is gone can no longer be waited on.
+    _repository: Arc<Repository>,
+    /// Kept: a manifest whose owner is gone would end its reports.
+    _manifest: Arc<watch::Sender<Manifest>>,
+    local: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    socket: Option<Socket>,
+    config: Config,
+}
+
+impl Agent {
+    /// Reads the identity and the models' descriptions, binds what is to be listened on, and starts to load and to dial. What
+    /// can be wrong with the configuration is found here, and not later.
+    pub async fn start(config: Config) -> Result<Self, AgentError> {
+        if config.relays.is_empty() && config.local.listen.is_none() {
+            let message = "there is nobody to serve: give a [[relay]], or [local] listen";
+            return Err(AgentError::Config(message.to_owned()));
+        }
+        let identity = identity(&config)?;
+        let id = match &identity {
+            Some((id, _)) => id.clone(),
+            None => AgentId::new(ALONE).map_err(|error| AgentError::Config(error.to_string()))?,
+        };
+        let (scope, house, metrics) = (Shutdown::new(), Shutdown::new(), Arc::new(Metrics::new()));
+
+        let repository = Arc::new(Repository::scan(&config.serving, metrics.clone())?);
+        let serving = serving(&config, &repository, metrics.clone());
+        let api = Api::new(serving.clone(), &config.api, metrics.clone(), host_name(&id));
+        let router = router(Arc::new(api));
+
+        let (mut local, mut admin_address) = (None, None);
+        if let Some(address) = config.local.listen {
+            let listener = Listener::bind(address, "requests").await?;
+            local = Some(listener.address());
+            scope.spawn("local", listener.run(router.clone(), scope.clone()));
+        }
+        if let Some(address) = config.admin.listen {
+            let listener = Listener::bind(address, "health and metrics").await?;
+            admin_address = Some(listener.address());
+            let router = admin(serving.clone(), metrics.clone(), config.serving.stuck_after);
+            house.spawn("admin", listener.run(router, house.clone()));
+        }
+
+        let describe = Describe { id: id.clone(), queue: config.serving.queue, metrics: metrics.clone() };
+        let manifest = Arc::new(watch::Sender::new(describe.manifest(&serving.catalogue(), false)));
+        house.spawn("manifest", describe.run(serving.watch(), manifest.clone(), scope.clone(), house.clone()));
+        house.spawn("load", {
+            let (repository, stop) = (repository.clone(), house.clone());
+            let stop = move || stop.is_draining();
+            async move {
+                if let Err(error) = tokio::task::spawn_blocking(move || repository.load(stop)).await {
+                    tracing::error!(%error, "loading the models broke off");
+                }
+            }
+        });
+
+        let mut socket = None;
+        if let Some((_, bundle)) = identity {
+            let bound = Socket::bind(&config.tunnel, &metrics)?;
+            let reports = Reports::new(manifest.subscribe(), metrics.load());
+            let service = Service::new(router, reports, metrics.clone());
+            for relay in &config.relays {
+                let dialer = Dialer::new(
+                    relay.clone(),
+                    bound.clone(),
+                    bundle.clone(),
+                    &config.tunnel,
+                    service.clone(),
+                    scope.clone(),
+                    metrics.clone(),
+                );
+                scope.spawn("dialer", dialer.run());
+            }
+            socket = Some(bound);
+        }
+        tracing::info!(agent = %id, relays = config.relays.len(), "the agent runs");
+        let (_repository, _manifest) = (repository, manifest);
+        Ok(Self {
+            id,
+            scope,
+            house,
+            serving,
+            metrics,
+            _repository,
+            _manifest,
+            local,
+            admin: admin_address,
+            socket,
+            config,
+        })
+    }
+
+    /// Who it is: the name in its certificate.
+    pub const fn id(&self) -> &AgentId {
+        &self.id
+    }
+
+    /// Where the local listener is, if it is on.
+    pub const fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Where health and metrics are served, if they are.
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// What it counts.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The models and their states.
+    pub const fn serving(&self) -> &Serving {
+        &self.serving
+    }
+
+    /// Resolves when no model is being loaded any more, whether it can be asked or not.
+    pub async fn settled(&self) {
+        // An error would mean that the repository is gone, and it is kept here.
+        let _ = self.serving.watch().wait_for(Catalogue::is_settled).await;
+    }
+
+    /// Whether every model's worker lives and shows progress while it computes.
+    pub fn is_alive(&self) -> bool {
+        self.serving.is_alive(self.config.serving.stuck_after)
+    }
+
+    /// Finishes what was accepted and stops. The relays are told to send nothing more, and close each tunnel when they have
+    /// their last answer; requests that the drain time-out cuts off are lost. True if none was.
+    pub async fn drain(self) -> bool {
+        tracing::info!(timeout = ?self.config.drain_timeout, "draining");
+        let in_time = self.scope.finish(self.config.drain_timeout).await;
+        if !in_time {
+            tracing::warn!("the drain time-out has passed: what was left is cut off");
+        }
+        if let Some(socket) = &self.socket {
+            socket.close().await;
+        }
+        self.house.finish(MOMENT).await;
+        in_time
+    }
+}
+
+/// The serving room over a repository, as the configuration wants it.
+fn serving(config: &Config, repository: &Repository, metrics: Arc<Metrics>) -> Serving {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = Limits {
+        max_images: config.serving.max_images,
+        max_pixels: config.api.max_pixels,
+        decoders: if config.serving.decoders == 0 { cores() } else { config.serving.decoders },
+    };
+    Serving::new(repository.catalogue(), config.serving.default_model.clone(), limits, metrics)
+}
+
+/// The agent's certificate files and the name that they carry; none without relays.
+fn identity(config: &Config) -> Result<Option<(AgentId, Bundle)>, AgentError> {
+    if config.relays.is_empty() {
+        return Ok(None);
+    }
+    let folder = config.tls_dir.as_ref().ok_or_else(|| {
+        let message = "a relay needs the agent's certificate: give tls_dir, or --tls-dir, with the files of `adit-certs issue agent`";
+        AgentError::Config(message.to_owned())
+    })?;
+    let bundle = Bundle::agent(folder);
+    // Finds out all that can be wrong with the files.
+    adit_certs::agent_tunnel(&bundle)?;
+    let leaf = CertificateDer::from_pem_file(&bundle.certificate)
+        .map_err(|error| CertsError::Malformed { path: bundle.certificate.clone(), reason: error.to_string() })?;
+    let id = adit_certs::peer_agent(std::slice::from_ref(&leaf))?;
+    Ok(Some((id, bundle)))
+}
+
+/// What this machine calls itself; the agent's name where it does not tell.
+fn host_name(id: &AgentId) -> String {
+    let read = |path: &str| std::fs::read_to_string(path).ok().map(|name| name.trim().to_owned());
+    let known = |name: &String| !name.is_empty();
+    read("/proc/sys/kernel/hostname")
+        .filter(known)
+        .or_else(|| read("/etc/hostname").filter(known))
+        .unwrap_or_else(|| id.to_string())
+}
+
+/// Keeps the manifest true.
+struct Describe {
+    id: AgentId,
+    queue: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl Describe {
+    /// Says it anew whenever a model's state changes, and when draining begins.
+    async fn run(
+        self,
+        mut catalogue: watch::Receiver<Catalogue>,
+        manifest: Arc<watch::Sender<Manifest>>,
+        scope: Shutdown,
+        house: Shutdown,
+    ) {
+        loop {
+            let said = self.manifest(&catalogue.borrow_and_update(), scope.is_draining());
+            self.metrics.set_models(said.models.clone());
+            let draining = said.draining;
+            manifest.send_if_modified(|before| {
+                let changed = *before != said;
+                *before = said;
+                changed
+            });
+            tokio::select! {
+                changed = catalogue.changed() => if changed.is_err() { return },
+                () = scope.draining(), if !draining => {}
+                () = house.draining() => return,
+            }
+        }
+    }
+
+    fn manifest(&self, catalogue: &Catalogue, draining: bool) -> Manifest {
+        let models = catalogue.report();
+        let ready = models.iter().filter(|model| model.state == ModelState::Ready).count();
+        Manifest {
+            agent: self.id.clone(),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            draining,
+            models,
+            endpoints: endpoints(),
+            devices: vec![crate::serving::DEVICE.to_owned()],
+            // Each model runs one and queues the rest.
+            capacity: u32::try_from((self.queue + 1) * ready).unwrap_or(u32::MAX),
+        }
+    }
+}

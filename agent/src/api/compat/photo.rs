@@ -1,0 +1,80 @@
+//! The photo dialect: `GET /` tells who asks, `POST /photo` tells what an image shows.
+//!
+//! Its clients measure the delay of a whole system with the one and its use with the other. The body is the encoded image
+//! itself, under whatever content type. It names no model: the agent's default one answers. Errors, which the original leaves
+//! to its web framework, are `{"error": "..."}`.
+
+use std::sync::Arc;
+
+use adit_common::timing::Stage;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+use super::super::oip::status;
+use super::super::reply::{bytes, json, refusal, timed};
+use super::super::router::{Api, Origin, arrived, coded, deadline, text};
+use crate::error::InferError;
+use crate::serving::{InferRequest, InferResponse, Input};
+
+/// `GET /`
+pub(crate) async fn greet(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
+    let (ip, port) = client(&request);
+    let host = match request.uri().authority() {
+        // HTTP/2 and the tunnel carry the host in the request line.
+        Some(authority) => authority.as_str(),
+        None => text(request.headers(), header::HOST.as_str()).unwrap_or_default(),
+    };
+    let body = format!("Request:{ip},{port}; HOST:{host}; Hostname:{}\r\n", api.host);
+    // Not to be read as HTML by a browser, whatever a client calls itself or the host.
+    let body = body.replace(['<', '>', '&'], "");
+    bytes(StatusCode::OK, HeaderValue::from_static("text/html; charset=utf-8"), body.into())
+}
+
+/// The client's address and port: what the relay says, or whoever has connected here. A port that nobody knows is 0.
+fn client(request: &Request) -> (String, u16) {
+    match request.extensions().get::<Origin>() {
+        Some(Origin::Local(address)) => (address.ip().to_canonical().to_string(), address.port()),
+        // The relay appends whom it saw; what stands before is the client's own claim.
+        Some(Origin::Tunnel) => {
+            let header = request.headers().get_all("x-forwarded-for").iter().next_back();
+            let last = header.and_then(|header| header.to_str().ok()?.rsplit(',').next()).unwrap_or_default();
+            (last.trim().chars().take(64).collect(), 0)
+        }
+        None => (String::new(), 0),
+    }
+}
+
+/// `POST /photo`
+pub(crate) async fn photo(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
+    if let Some(refusal) = coded(&request) {
+        return refusal;
+    }
+    let (arrived, deadline) = (arrived(&request), deadline(&request));
+    let upload = match api.take(request.into_body()).await {
+        Ok(upload) => upload,
+        Err(refusal) => return *refusal,
+    };
+    let mut watch = upload.watch(arrived);
+    let Some(model) = api.serving.default_model() else {
+        return timed(refusal(StatusCode::SERVICE_UNAVAILABLE, "no model is ready"), watch);
+    };
+    let input = Input::Images(vec![upload.bytes.clone()]);
+    let answered = api.serving.infer(InferRequest { model, version: None, input, deadline }, &mut watch).await;
+    drop(upload);
+    let response = match answered.and_then(|response| sentence(&response)) {
+        Ok(sentence) => json(StatusCode::OK, &json!({ "inference": sentence, "message": "success" })),
+        Err(error) => refusal(status(&error), &error.to_string()),
+    };
+    watch.lap(Stage::Encode);
+    timed(response, watch)
+}
+
+fn sentence(response: &InferResponse) -> Result<String, InferError> {
+    let failed = |detail: &str| InferError::Backend { model: response.model.clone(), detail: detail.to_owned() };
+    let row = response.probabilities.first().ok_or_else(|| failed("no probabilities"))?;
+    let best = adit_vision::top(row, &response.labels, 1).map_err(|error| failed(&error.to_string()))?;
+    let best = best.first().ok_or_else(|| failed("no classes"))?;
+    Ok(format!("Class = {}, Confidence = {:.3}", best.label, best.probability))
+}

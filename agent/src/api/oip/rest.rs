@@ -1,0 +1,367 @@
+//! Open Inference Protocol over HTTP, as its clients really call it.
+//!
+//! A classifier takes one input and gives one output:
+//!
+//! - `image`: BYTES, `[N]` or `[N, 1]`, an encoded image (JPEG, PNG, WebP, BMP, GIF) each. With the binary extension the
+//!   bytes as they are; in JSON, which cannot carry bytes, as base64. A whole body can also be the one image: with
+//!   `inference-header-content-length: 0`, or with a content type `image/...`.
+//! - or `input`: FP32, `[N, C, H, W]`, prepared by the caller as the network was trained.
+//! - `probabilities`: FP32, `[N, classes]`; with the parameter `classification: k` the k likeliest classes instead, BYTES
+//!   `[N, k]`, each `PROBABILITY:INDEX:LABEL`.
+//!
+//! Every error is `{"error": "..."}` under the status that Triton's clients know.
+
+use std::sync::Arc;
+
+use adit_common::deadline::Deadline;
+use adit_common::id::{ModelName, Version};
+use adit_common::manifest::ModelState;
+use adit_common::oip::{
+    Classification, Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, InferResponse,
+    ModelMetadata, OipError, ServerMetadata, Tensor, TensorMetadata, header_length,
+};
+use adit_common::timing::{Stage, Stopwatch};
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::super::reply::{bytes, json, refusal, timed};
+use super::super::router::{Api, arrived, coded, deadline, text};
+use super::super::upload::image;
+use crate::error::InferError;
+use crate::serving::{self, Input, Serving};
+
+const IMAGE: &str = "image";
+const INPUT: &str = "input";
+const PROBABILITIES: &str = "probabilities";
+
+/// A JSON body above this is read on the blocking pool: at some 500 MB/s it would hold up other requests for too long.
+const LARGE_JSON: usize = 128 << 10;
+
+/// `/v2/models/{model}[/versions/{version}]`
+#[derive(Debug, Deserialize)]
+pub(crate) struct ModelPath {
+    model: String,
+    version: Option<String>,
+}
+
+impl ModelPath {
+    fn parse(&self) -> Result<(ModelName, Option<Version>), InferError> {
+        let version = self.version.as_deref().map(str::parse).transpose();
+        let version = version.map_err(|error| InferError::Invalid(format!("{error}")))?;
+        // What cannot be a name is the name of nothing.
+        let unknown = |_| InferError::NotFound { model: self.model.chars().take(80).collect(), version };
+        Ok((ModelName::new(&self.model).map_err(unknown)?, version))
+    }
+}
+
+/// The status of an error.
+pub(crate) fn status(error: &InferError) -> StatusCode {
+    match error {
+        InferError::NotFound { .. } => StatusCode::NOT_FOUND,
+        InferError::Invalid(_) => StatusCode::BAD_REQUEST,
+        InferError::NotReady { .. } | InferError::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        InferError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        // Nobody reads it; nginx made the number known.
+        InferError::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        InferError::Backend { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn refuse(error: &InferError) -> Response<Body> {
+    refusal(status(error), &error.to_string())
+}
+
+/// `GET /v2`
+pub(crate) async fn metadata() -> Response<Body> {
+    let metadata = ServerMetadata {
+        name: "adit".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        extensions: ["binary_tensor_data", "classification", "model_repository"].map(str::to_owned).to_vec(),
+    };
+    json(StatusCode::OK, &metadata)
+}
+
+/// `GET /v2/health/live`
+pub(crate) async fn live() -> Response<Body> {
+    json(StatusCode::OK, &json!({ "live": true }))
+}
+
+/// `GET /v2/health/ready`
+pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Response<Body> {
+    let catalogue = api.serving.catalogue();
+    let ready = catalogue.is_settled() && catalogue.first_ready().is_some();
+    if ready {
+        json(StatusCode::OK, &json!({ "ready": true }))
+    } else {
+        let reason = if catalogue.is_settled() { "no model is ready" } else { "models are being loaded" };
+        json(StatusCode::BAD_REQUEST, &json!({ "ready": false, "error": reason }))
+    }
+}
+
+/// `GET /v2/models/{model}[/versions/{version}]`
+pub(crate) async fn model(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
+    match describe(&api.serving, &path) {
+        Ok(metadata) => json(StatusCode::OK, &metadata),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn describe(serving: &Serving, path: &ModelPath) -> Result<ModelMetadata, InferError> {
+    let (name, version) = path.parse()?;
+    let catalogue = serving.catalogue();
+    let model = catalogue.find(&name, version)?;
+    let ready = catalogue.versions(&name).into_iter().flatten().filter(|(_, entry)| entry.model.is_some());
+    let classes = i64::try_from(model.labels().all().len()).unwrap_or(-1);
+    let tensor =
+        |name: &str, datatype, shape: [i64; 2]| TensorMetadata { name: name.into(), datatype, shape: shape.into() };
+    Ok(ModelMetadata {
+        name: name.to_string(),
+        versions: ready.map(|(version, _)| version.to_string()).collect(),
+        platform: model.platform().to_owned(),
+        // `input` is another way to say the same: a client that fills every input it reads of must find one.
+        inputs: vec![tensor(IMAGE, Datatype::Bytes, [-1, 1])],
+        outputs: vec![tensor(PROBABILITIES, Datatype::Fp32, [-1, classes])],
+    })
+}
+
+/// `GET /v2/models/{model}[/versions/{version}]/ready`
+pub(crate) async fn model_ready(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
+    let found = path.parse().and_then(|(name, version)| api.serving.catalogue().find(&name, version));
+    match found {
+        Ok(model) => json(StatusCode::OK, &json!({ "name": model.name(), "ready": true })),
+        Err(error @ InferError::NotReady { .. }) => {
+            let body = json!({ "name": path.model, "ready": false, "error": error.to_string() });
+            json(StatusCode::BAD_REQUEST, &body)
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+/// `POST /v2/repository/index`
+pub(crate) async fn index(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
+    let upload = match api.take(request.into_body()).await {
+        Ok(upload) => upload,
+        Err(refusal) => return *refusal,
+    };
+    let asked = match &upload.bytes[..] {
+        [] => Ok(IndexRequest::default()),
+        text => serde_json::from_slice(text).map_err(|error| format!("the JSON of the message is wrong: {error}")),
+    };
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(message) => return refusal(StatusCode::BAD_REQUEST, &message),
+    };
+    let entries: Vec<_> = api
+        .serving
+        .catalogue()
+        .report()
+        .into_iter()
+        .filter(|model| !asked.ready || model.state == ModelState::Ready)
+        .map(|model| IndexEntry {
+            name: model.name.to_string(),
+            // Zero stands for a version that is not known.
+            version: if model.version == Version(0) { String::new() } else { model.version.to_string() },
+            state: Some(model.state),
+            reason: model.reason,
+        })
+        .collect();
+    json(StatusCode::OK, &entries)
+}
+
+/// `POST /v2/models/{model}[/versions/{version}]/infer`
+pub(crate) async fn infer(
+    State(api): State<Arc<Api>>,
+    Path(path): Path<ModelPath>,
+    request: Request,
+) -> Response<Body> {
+    if let Some(refusal) = coded(&request) {
+        return refusal;
+    }
+    let (arrived, deadline) = (arrived(&request), deadline(&request));
+    let headers = request.headers();
+    let header_length = match header_length(headers) {
+        Ok(length) => length,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let is_image = text(headers, header::CONTENT_TYPE.as_str())
+        .is_some_and(|kind| kind.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("image/")));
+    // An image as the body is what the protocol calls a raw request.
+    let header_length = if is_image && header_length.is_none() { Some(0) } else { header_length };
+    let upload = match api.take(request.into_body()).await {
+        Ok(upload) => upload,
+        Err(refusal) => return *refusal,
+    };
+    let mut watch = upload.watch(arrived);
+    let answered = answer(&api.serving, &path, upload.bytes.clone(), header_length, deadline, &mut watch).await;
+    drop(upload);
+    let response = match answered {
+        Ok(encoded) => {
+            let content_type = HeaderValue::from_static(encoded.content_type());
+            let mut response = bytes(StatusCode::OK, content_type, encoded.body);
+            if let Some(length) = encoded.header_length {
+                response.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
+            }
+            response
+        }
+        Err(error) => refuse(&error),
+    };
+    watch.lap(Stage::Encode);
+    timed(response, watch)
+}
+
+async fn answer(
+    serving: &Serving,
+    path: &ModelPath,
+    body: Bytes,
+    header_length: Option<usize>,
+    deadline: Deadline,
+    watch: &mut Stopwatch,
+) -> Result<Encoded, InferError> {
+    let (model, version) = path.parse()?;
+    // Known before anything is read: an unknown model is no reason to parse megabytes.
+    drop(serving.catalogue().find(&model, version)?);
+    let (asked, input) = if header_length.is_none() && body.len() > LARGE_JSON {
+        let parsed = tokio::task::spawn_blocking(move || parse(&body, header_length)).await;
+        parsed.map_err(|error| InferError::Invalid(format!("the request cannot be read: {error}")))??
+    } else {
+        parse(&body, header_length)?
+    };
+    let own = asked.parameters.timeout().map_err(invalid)?;
+    let deadline = own.map_or(deadline, |own| deadline.min(Deadline::after(watch.born(), own)));
+    let top = wishes(&asked)?;
+    let response = serving.infer(serving::InferRequest { model, version, input, deadline }, watch).await?;
+    let encoded = encode(&asked, top, response);
+    encoded.map_err(|error| InferError::Invalid(error.to_string()))
+}
+
+fn invalid(error: OipError) -> InferError {
+    InferError::Invalid(error.to_string())
+}
+
+/// The request, without its input, and its input.
+fn parse(body: &Bytes, header_length: Option<usize>) -> Result<(InferRequest, Input), InferError> {
+    let mut asked = InferRequest::parse(body, header_length).map_err(invalid)?;
+    let inputs = std::mem::take(&mut asked.inputs);
+    let [tensor] = &inputs[..] else {
+        let message = format!("a request has one input, `{IMAGE}` or `{INPUT}`, but this one has {}", inputs.len());
+        return Err(InferError::Invalid(message));
+    };
+    let input = match (tensor.name(), tensor.shape()) {
+        (IMAGE | "", [_] | [_, 1]) => Input::Images(tensor.to_elements().map_err(invalid)?.iter().map(image).collect()),
+        (IMAGE | "", shape) => {
+            return Err(InferError::Invalid(format!(
+                "input `{IMAGE}` has the shape {shape:?}, expected [N] or [N, 1]"
+            )));
+        }
+        (INPUT, shape) => Input::Tensor { shape: shape.to_vec(), elements: tensor.to_floats().map_err(invalid)? },
+        (other, _) => {
+            let other: String = other.chars().take(80).collect();
+            return Err(InferError::Invalid(format!("unknown input `{other}`, expected `{IMAGE}` or `{INPUT}`")));
+        }
+    };
+    Ok((asked, input))
+}
+
+/// How many classes are wanted instead of all probabilities. Refuses outputs that do not exist before anything is computed.
+fn wishes(asked: &InferRequest) -> Result<Option<usize>, InferError> {
+    if let Some(other) = asked.outputs.iter().flatten().find(|output| output.name != PROBABILITIES) {
+        let other: String = other.name.chars().take(80).collect();
+        return Err(InferError::Invalid(format!("unknown output `{other}`, expected `{PROBABILITIES}`")));
+    }
+    asked.wants_binary(PROBABILITIES).map_err(invalid)?;
+    let top = asked.requested(PROBABILITIES).map(|output| output.parameters.classification()).transpose();
+    // Zero classes are no classification.
+    Ok(top.map_err(invalid)?.flatten().filter(|count| *count > 0))
+}
+
+fn encode(asked: &InferRequest, top: Option<usize>, response: serving::InferResponse) -> Result<Encoded, OipError> {
+    let rows = &response.probabilities;
+    let output = match top {
+        None => {
+            let classes = rows.first().map_or(0, Vec::len);
+            Tensor::floats(PROBABILITIES, &[rows.len(), classes], &rows.concat())?
+        }
+        Some(top) => {
+            let classes: Vec<_> = rows.iter().flat_map(|row| best(row, top, &response)).collect();
+            Tensor::bytes(PROBABILITIES, &[rows.len(), classes.len() / rows.len().max(1)], classes)?
+        }
+    };
+    let answer = InferResponse {
+        model_name: response.model.to_string(),
+        model_version: Some(response.version.to_string()),
+        id: asked.id.clone(),
+        outputs: vec![output],
+        ..InferResponse::default()
+    };
+    let binary = asked.wants_binary(PROBABILITIES)?;
+    answer.encode(|_| binary)
+}
+
+fn best(row: &[f32], top: usize, response: &serving::InferResponse) -> Vec<Bytes> {
+    let found = adit_vision::top(row, &response.labels, top).unwrap_or_default();
+    let class = |found: adit_vision::Prediction| {
+        let class =
+            Classification { value: found.probability, index: found.index, label: Some(found.label.to_string()) };
+        Bytes::from(class.to_string())
+    };
+    found.into_iter().map(class).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<(InferRequest, Input), String> {
+        parse(&Bytes::copy_from_slice(text.as_bytes()), None).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_image_comes_in_each_shape_and_as_base64() {
+        for shape in ["[2]", "[2,1]"] {
+            let text = format!(
+                r#"{{"inputs":[{{"name":"image","datatype":"BYTES","shape":{shape},"data":["iVBORw==","plain text"]}}]}}"#
+            );
+            let Ok((_, Input::Images(images))) = read(&text) else { panic!("no images: {text}") };
+            assert_eq!(images, [&b"\x89PNG"[..], b"plain text"]);
+        }
+    }
+
+    #[test]
+    fn what_no_classifier_takes_is_refused_by_name() {
+        for (input, because) in [
+            (r#"{"name":"image","datatype":"BYTES","shape":[1,2],"data":["a","b"]}"#, "expected [N] or [N, 1]"),
+            (r#"{"name":"image","datatype":"FP32","shape":[1],"data":[1]}"#, "not BYTES"),
+            (r#"{"name":"picture","datatype":"BYTES","shape":[1],"data":["a"]}"#, "unknown input `picture`"),
+            (r#"{"name":"input","datatype":"INT8","shape":[1],"data":[1]}"#, "not FP32"),
+        ] {
+            let error = read(&format!(r#"{{"inputs":[{input}]}}"#)).unwrap_err();
+            assert!(error.contains(because), "{input}: {error}");
+        }
+        assert!(read(r#"{"inputs":[]}"#).unwrap_err().contains("this one has 0"));
+        let outputs =
+            r#"{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["a"]}],"outputs":[{"name":"boxes"}]}"#;
+        let (asked, _) = read(outputs).unwrap();
+        assert!(wishes(&asked).unwrap_err().to_string().contains("unknown output `boxes`"));
+    }
+
+    #[test]
+    fn every_error_has_its_status() {
+        let model = ModelName::new("m").unwrap();
+        for (error, code) in [
+            (InferError::NotFound { model: "m".into(), version: None }, 404),
+            (InferError::NotReady { model: model.clone(), reason: "" }, 503),
+            (InferError::Invalid(String::new()), 400),
+            (InferError::Overloaded { model: model.clone() }, 503),
+            (InferError::DeadlineExceeded, 504),
+            (InferError::Cancelled, 499),
+            (InferError::Backend { model, detail: "secret".into() }, 500),
+        ] {
+            assert_eq!(status(&error).as_u16(), code, "{error}");
+            assert!(!error.to_string().contains("secret"));
+        }
+    }
+}

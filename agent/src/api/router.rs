@@ -1,0 +1,200 @@
+//! One router for the tunnel and for the local listener.
+//!
+//! Around every request stands `visit`: it counts it as load, puts its id and trace into every log line, and writes the
+//! agent's timing into its answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use adit_common::deadline::Deadline;
+use adit_common::id::RequestId;
+use adit_common::manifest::{Dialect, Endpoint, Scope};
+use adit_common::timing::{Stopwatch, Timing};
+use adit_common::trace::TraceContext;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::routing::{get, post};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use tracing::Instrument as _;
+
+use super::compat;
+use super::oip;
+use super::reply::refusal;
+use super::upload::{Intake, Upload, UploadError};
+use crate::config::ApiConfig;
+use crate::metrics::Metrics;
+use crate::serving::Serving;
+
+/// Which way a request came: whoever serves it puts this into its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Through a tunnel, from a relay that is trusted to say who the client is.
+    Tunnel,
+    /// Over the local listener, from this address.
+    Local(SocketAddr),
+}
+
+/// When a request's head was there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrived(pub(super) Instant);
+
+/// What the dialects need.
+#[derive(Debug)]
+pub struct Api {
+    pub(super) serving: Serving,
+    pub(super) intake: Intake,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) host: String,
+}
+
+impl Api {
+    /// Everything a router needs; `host` is what the photo dialect calls this machine.
+    pub fn new(serving: Serving, config: &ApiConfig, metrics: Arc<Metrics>, host: String) -> Self {
+        Self { serving, intake: Intake::new(config.max_body, config.max_bodies), metrics, host }
+    }
+
+    /// Takes a request's body in, or answers why not.
+    pub(super) async fn take(&self, body: Body) -> Result<Upload, Box<Response<Body>>> {
+        self.intake.collect(body).await.map_err(|error| {
+            let status = match error {
+                UploadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+                UploadError::NoRoom => {
+                    self.metrics.overloaded.add();
+                    StatusCode::SERVICE_UNAVAILABLE
+                }
+                UploadError::Broken => StatusCode::BAD_REQUEST,
+            };
+            Box::new(refusal(status, &error.to_string()))
+        })
+    }
+}
+
+const OIP: [(&str, &str); 10] = [
+    ("GET", "/v2"),
+    ("GET", "/v2/health/live"),
+    ("GET", "/v2/health/ready"),
+    ("GET", "/v2/models/{model}"),
+    ("GET", "/v2/models/{model}/versions/{version}"),
+    ("GET", "/v2/models/{model}/ready"),
+    ("GET", "/v2/models/{model}/versions/{version}/ready"),
+    ("POST", "/v2/models/{model}/infer"),
+    ("POST", "/v2/models/{model}/versions/{version}/infer"),
+    ("POST", "/v2/repository/index"),
+];
+
+const PHOTO: [(&str, &str); 2] = [("GET", "/"), ("POST", "/photo")];
+
+/// What may be asked, as the manifest says it to relays.
+pub fn endpoints() -> Vec<Endpoint> {
+    let of = |dialect: Dialect| {
+        move |(method, path): (&str, &str)| Endpoint {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            scope: Scope::Infer,
+            dialect,
+        }
+    };
+    OIP.into_iter().map(of(Dialect::Oip)).chain(PHOTO.into_iter().map(of(Dialect::Photo))).collect()
+}
+
+/// The router over all dialects.
+pub fn router(api: Arc<Api>) -> Router {
+    let model = |path: &str| {
+        [format!("/v2/models/{{model}}{path}"), format!("/v2/models/{{model}}/versions/{{version}}{path}")]
+    };
+    let mut router = Router::new()
+        .route("/", get(compat::greet))
+        .route("/photo", post(compat::photo))
+        .route("/v2", get(oip::metadata))
+        .route("/v2/health/live", get(oip::live))
+        .route("/v2/health/ready", get(oip::ready))
+        .route("/v2/repository/index", post(oip::index));
+    for path in model("") {
+        router = router.route(&path, get(oip::model));
+    }
+    for path in model("/ready") {
+        router = router.route(&path, get(oip::model_ready));
+    }
+    for path in model("/infer") {
+        router = router.route(&path, post(oip::infer));
+    }
+    router
+        .fallback(async |request: Request| {
+            refusal(StatusCode::NOT_FOUND, &format!("there is nothing at {}", request.uri().path()))
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            let message = format!("{} is not for {}", request.method(), request.uri().path());
+            refusal(StatusCode::METHOD_NOT_ALLOWED, &message)
+        })
+        .layer(from_fn_with_state(api.clone(), visit))
+        .with_state(api)
+}
+
+async fn visit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response<Body> {
+    let arrived = Instant::now();
+    let in_flight = api.metrics.arrive();
+    let id =
+        text(request.headers(), RequestId::HEADER).and_then(|id| id.parse().ok()).unwrap_or_else(RequestId::random);
+    let trace = text(request.headers(), TraceContext::HEADER).and_then(TraceContext::parse);
+    let trace = trace.unwrap_or_else(TraceContext::random);
+    let span = tracing::info_span!("request", %id, trace = trace.trace_id());
+    request.extensions_mut().insert(Arrived(arrived));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let timing = match response.extensions_mut().remove::<Stopwatch>() {
+        Some(watch) => {
+            let timing = watch.finish();
+            api.metrics.observe(&timing);
+            timing
+        }
+        None => Stopwatch::start_at(arrived).finish(),
+    };
+    let status = response.status().as_u16();
+    let _span = span.entered();
+    if status >= 500 {
+        tracing::warn!(%method, path, status, total = ?timing.total(), "answered");
+    } else {
+        tracing::debug!(%method, path, status, total = ?timing.total(), "answered");
+    }
+    let headers = response.headers_mut();
+    for (name, value) in [(Timing::HEADER, timing.to_header()), (RequestId::HEADER, id.to_string())] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    // The request is over when its answer is written, or nobody wants it any more.
+    response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _until_dropped = &in_flight;
+            frame
+        }))
+    })
+}
+
+/// A header as text, if it is there once and readable.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// When a request's head was there; the router has noted it.
+pub(super) fn arrived(request: &Request) -> Instant {
+    request.extensions().get::<Arrived>().map_or_else(Instant::now, |arrived| arrived.0)
+}
+
+/// Until when the answer is of use, as the hop before says.
+pub(super) fn deadline(request: &Request) -> Deadline {
+    let header = text(request.headers(), Deadline::HEADER);
+    header.map_or(Deadline::never(), |header| Deadline::parse(arrived(request), header))
+}
+
+/// Answers why a body that is coded for the way cannot be read; `None` if it is as it is.
+pub(super) fn coded(request: &Request) -> Option<Response<Body>> {
+    let coding = text(request.headers(), header::CONTENT_ENCODING.as_str())?;
+    let plain = coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    (!plain).then(|| refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "request bodies must not have a content-encoding"))
+}

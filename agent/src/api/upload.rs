@@ -1,0 +1,196 @@
+//! Bodies: taken in whole, within limits, and images found in them.
+//!
+//! Two limits, because there are two ways to exhaust memory: one body that is too long, and many that are not. The second is
+//! kept by permits for the bytes that were really received, so that a slow upload holds little and a claimed length nothing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use adit_common::timing::Stopwatch;
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Permits are for so many bytes each: a semaphore counts to 2^29 on small machines.
+const UNIT: usize = 1 << 10;
+
+/// With or without padding: clients differ, and nothing is gained by refusing one kind.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Takes bodies in; clones share the limits.
+#[derive(Debug, Clone)]
+pub(super) struct Intake {
+    room: Arc<Semaphore>,
+    max_body: usize,
+}
+
+/// A body that is whole. Its bytes count against the limit until it is dropped.
+#[derive(Debug)]
+pub(super) struct Upload {
+    /// The body.
+    pub(super) bytes: Bytes,
+    /// When its last byte was there.
+    pub(super) whole: Instant,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadError {
+    /// It is longer than one body may be.
+    #[error("the request body is longer than {0} bytes")]
+    TooLong(usize),
+    /// All bodies together hold what they may.
+    #[error("too many bodies are being received: try again later")]
+    NoRoom,
+    /// It broke off.
+    #[error("the request body broke off")]
+    Broken,
+}
+
+impl Intake {
+    /// For bodies of at most `max_body` bytes each and `max_bodies` together.
+    pub(super) fn new(max_body: usize, max_bodies: usize) -> Self {
+        let units = (max_bodies / UNIT).min(Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(units)), max_body }
+    }
+
+    /// Takes a body in.
+    pub(super) async fn collect<B: Body<Data = Bytes>>(&self, body: B) -> Result<Upload, UploadError> {
+        let mut body = std::pin::pin!(body);
+        // What is announced too long is refused before it is sent.
+        let announced = body.size_hint().lower();
+        if announced > self.max_body as u64 {
+            return Err(UploadError::TooLong(self.max_body));
+        }
+        let (mut first, mut whole, mut length) = (Bytes::new(), BytesMut::new(), 0);
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| UploadError::Broken)?.into_data() else { continue };
+            if data.is_empty() {
+                continue;
+            }
+            length += data.len();
+            if length > self.max_body {
+                return Err(UploadError::TooLong(self.max_body));
+            }
+            self.pay(&mut room, length)?;
+            if first.is_empty() && whole.is_empty() {
+                first = data;
+                continue;
+            }
+            if whole.is_empty() {
+                // One allocation for what is to come; a claimed length is believed as far as what has come is a part of it.
+                whole.reserve((announced as usize).min(length * 16).max(length));
+                whole.extend_from_slice(&std::mem::take(&mut first));
+            }
+            whole.extend_from_slice(&data);
+        }
+        let bytes = if whole.is_empty() { first } else { whole.freeze() };
+        Ok(Upload { bytes, whole: Instant::now(), _room: room })
+    }
+
+    /// Holds permits for `length` bytes, or says that there is no room.
+    fn pay(&self, room: &mut Option<OwnedSemaphorePermit>, length: usize) -> Result<(), UploadError> {
+        let held = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let due = length.div_ceil(UNIT).saturating_sub(held);
+        if due == 0 {
+            return Ok(());
+        }
+        // Not waiting: many half-received bodies could wait for each other for ever.
+        let due = u32::try_from(due).map_err(|_| UploadError::NoRoom)?;
+        let more = self.room.clone().try_acquire_many_owned(due).map_err(|_| UploadError::NoRoom)?;
+        match room {
+            Some(room) => room.merge(more),
+            None => *room = Some(more),
+        }
+        Ok(())
+    }
+}
+
+impl Upload {
+    /// A stopwatch that was started when the last byte was there; the head had been there at `arrived`.
+    pub(super) fn watch(&self, arrived: Instant) -> Stopwatch {
+        let mut watch = Stopwatch::start_at(self.whole);
+        watch.received(self.whole.saturating_duration_since(arrived));
+        watch
+    }
+}
+
+/// An image as it was meant: JSON cannot carry bytes, so an element that is nothing but base64 is taken for that. No image
+/// is: their headers have bytes that base64 has not.
+pub(super) fn image(element: &Bytes) -> Bytes {
+    let alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    if element.is_empty() || !element.iter().all(alphabet) {
+        return element.clone();
+    }
+    BASE64.decode(element).map_or_else(|_| element.clone(), Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream::{iter, pending};
+    use futures_util::{FutureExt as _, StreamExt as _};
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    fn chunks(sizes: &[usize]) -> impl Body<Data = Bytes, Error = Infallible> + use<> {
+        let frames: Vec<_> = sizes.iter().map(|size| Ok(Frame::data(Bytes::from(vec![7; *size])))).collect();
+        StreamBody::new(iter(frames))
+    }
+
+    #[tokio::test]
+    async fn one_piece_is_not_copied_and_many_are_joined() {
+        let intake = Intake::new(1 << 20, 1 << 20);
+        let piece = Bytes::from(vec![1; 5000]);
+        let upload = intake.collect(Full::new(piece.clone())).await.unwrap();
+        assert_eq!(upload.bytes.as_ptr(), piece.as_ptr());
+        let upload = intake.collect(chunks(&[3, 0, 4000, 5])).await.unwrap();
+        assert_eq!(upload.bytes, vec![7; 4008]);
+        assert!(intake.collect(chunks(&[])).await.unwrap().bytes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_announced_or_not() {
+        let intake = Intake::new(1000, 1 << 20);
+        assert!(intake.collect(chunks(&[600, 400])).await.is_ok());
+        assert!(matches!(intake.collect(chunks(&[600, 401])).await, Err(UploadError::TooLong(1000))));
+        assert!(matches!(intake.collect(Full::new(Bytes::from(vec![0; 1001]))).await, Err(UploadError::TooLong(_))));
+    }
+
+    #[tokio::test]
+    async fn bodies_share_the_room_and_give_it_back() {
+        let intake = Intake::new(1 << 20, 8 * UNIT);
+        let first = intake.collect(chunks(&[3 * UNIT, 2 * UNIT])).await.unwrap();
+        assert!(matches!(intake.collect(chunks(&[4 * UNIT])).await, Err(UploadError::NoRoom)));
+        // One that has begun and never ends holds what it has sent, until it is dropped.
+        let slow = iter([Ok::<_, Infallible>(Frame::data(Bytes::from(vec![0; 2 * UNIT])))]).chain(pending());
+        let mut slow = Box::pin(intake.collect(StreamBody::new(slow)));
+        assert!(slow.as_mut().now_or_never().is_none());
+        assert!(matches!(intake.collect(chunks(&[2 * UNIT])).await, Err(UploadError::NoRoom)));
+        drop((first, slow));
+        assert!(intake.collect(chunks(&[8 * UNIT])).await.is_ok());
+    }
+
+    #[test]
+    fn base64_is_read_and_everything_else_left_alone() {
+        let bytes = |text: &'static [u8]| Bytes::from_static(text);
+        assert_eq!(image(&bytes(b"/9j/4AAQ")), [0xff, 0xd8, 0xff, 0xe0, 0, 0x10][..]);
+        assert_eq!(image(&bytes(b"iVBORw==")), b"\x89PNG"[..]);
+        assert_eq!(image(&bytes(b"iVBORw")), b"\x89PNG"[..]);
+        for other in [&b"\xff\xd8\xff"[..], b"GIF89a\x01\x00", b"hello world", b"=====", b""] {
+            assert_eq!(image(&bytes(other)), other);
+        }
+    }
+}

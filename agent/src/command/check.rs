@@ -1,0 +1,55 @@
+//! `adit-agent check`: everything that can be wrong before an agent runs, said at once.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use adit_agent::config::Config;
+use adit_agent::metrics::Metrics;
+use adit_agent::serving::Repository;
+use adit_certs::Bundle;
+
+/// Reads certificates and models, loads each version, and prints what it found. Fails if anything would not work.
+pub(crate) fn check(config: Config) -> anyhow::Result<ExitCode> {
+    let mut sound = true;
+    let mut say = |good: bool, line: String| {
+        println!("{} {line}", if good { "ok  " } else { "FAIL" });
+        sound &= good;
+    };
+    match (&config.tls_dir, config.relays.is_empty()) {
+        (Some(folder), _) => match adit_certs::agent_tunnel(&Bundle::agent(folder)) {
+            Ok(_) => say(true, format!("identity {}", folder.display())),
+            Err(error) => say(false, format!("identity: {:#}", anyhow::Error::from(error))),
+        },
+        (None, true) => {}
+        (None, false) => say(false, "identity: a relay needs tls_dir, or --tls-dir".to_owned()),
+    }
+    for relay in &config.relays {
+        say(true, format!("relay {} as {}", relay.address, relay.server_name()));
+    }
+    if config.relays.is_empty() && config.local.listen.is_none() {
+        say(false, "nobody to serve: give a [[relay]], or [local] listen".to_owned());
+    }
+    match Repository::scan(&config.serving, Arc::new(Metrics::new())) {
+        Err(error) => say(false, format!("{:#}", anyhow::Error::from(error))),
+        Ok(repository) => {
+            let catalogue = repository.catalogue();
+            repository.load(|| false);
+            for (name, version, entry) in catalogue.borrow().entries() {
+                match &entry.model {
+                    Some(model) => {
+                        let (platform, classes) = (model.platform(), model.labels().all().len());
+                        say(
+                            true,
+                            format!(
+                                "model {name} version {version}: {platform}, {} in, {classes} classes",
+                                model.shape()
+                            ),
+                        );
+                    }
+                    None => say(false, format!("model {name} version {version}: {}", entry.reason)),
+                }
+            }
+        }
+    }
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,55 @@
+//! `adit-agent infer`: a model asked where it is, without any relay.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use adit_agent::config::Config;
+use adit_agent::metrics::Metrics;
+use adit_agent::serving::{InferRequest, Input, Limits, Repository, Serving};
+use adit_common::deadline::Deadline;
+use adit_common::id::ModelName;
+use adit_common::timing::Stopwatch;
+use anyhow::Context as _;
+
+/// Prints the likeliest classes of each image, and where the time went.
+pub(crate) fn infer(config: Config, model: Option<&str>, top: usize, images: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let metrics = Arc::new(Metrics::new());
+    let repository = Repository::scan(&config.serving, metrics.clone())?;
+    repository.load(|| false);
+    let limits = Limits { max_images: 1, max_pixels: config.api.max_pixels, decoders: 1 };
+    let serving = Serving::new(repository.catalogue(), config.serving.default_model.clone(), limits, metrics);
+    let model = match model {
+        Some(name) => ModelName::new(name)?,
+        None => serving.default_model().context("there is no model that works: see adit-agent check")?,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let mut failed = false;
+    for path in images {
+        match runtime.block_on(ask(&serving, &model, top, path)) {
+            Ok(text) => println!("{}\n{text}", path.display()),
+            Err(error) => {
+                eprintln!("{}: {error:#}", path.display());
+                failed = true;
+            }
+        }
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn ask(serving: &Serving, model: &ModelName, top: usize, path: &Path) -> anyhow::Result<String> {
+    let image = std::fs::read(path)?;
+    let mut watch = Stopwatch::start();
+    let input = Input::Images(vec![image.into()]);
+    let request = InferRequest { model: model.clone(), version: None, input, deadline: Deadline::never() };
+    let response = serving.infer(request, &mut watch).await?;
+    let timing = watch.finish();
+    let row = response.probabilities.first().context("the model gave nothing")?;
+    let mut lines: Vec<_> = adit_vision::top(row, &response.labels, top)?
+        .into_iter()
+        .map(|class| format!("  {:6.2} %  {}", class.probability * 100.0, class.label))
+        .collect();
+    lines.push(format!("  {}", timing.to_header()));
+    Ok(lines.join("\n"))
+}

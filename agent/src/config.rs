@@ -1,0 +1,263 @@
+//! `agent.toml`: every knob, its default and its reason. Imports no room.
+//!
+//! `agent/agent.toml` lists the same keys for whoever installs an agent; a test holds the two together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use adit_common::daemon::LogFormat;
+use adit_common::id::ModelName;
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long a stopping agent waits for what it has accepted. 30 s: longer than any sensible request, shorter than
+    /// systemd's 90 s before it kills.
+    #[serde(with = "adit_common::daemon::humane_duration")]
+    pub drain_timeout: Duration,
+    /// The folder with `agent.pem`, `agent.key` and `ca.pem`, as `adit-certs issue agent` writes it. No default: without
+    /// an identity there is no tunnel. Not needed by an agent without relays.
+    pub tls_dir: Option<PathBuf>,
+    /// The relays to dial, one tunnel each. None is only of use with `[local] listen`.
+    #[serde(rename = "relay")]
+    pub relays: Vec<RelayConfig>,
+    /// How the tunnels are carried.
+    pub tunnel: TunnelConfig,
+    /// The optional plain-HTTP listener for clients on the same network.
+    pub local: LocalConfig,
+    /// The optional listener for health and metrics.
+    pub admin: AdminConfig,
+    /// What requests may look like.
+    pub api: ApiConfig,
+    /// Models and how they are run.
+    pub serving: ServingConfig,
+    /// The log, to standard error.
+    pub log: LogConfig,
+}
+
+/// One relay.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Where its tunnel port is, as `host:port`. The name is resolved anew at each dial, and all its addresses are tried.
+    pub address: String,
+    /// The name that its certificate must carry; the host of `address` unless given. Needed where the relay is dialled by
+    /// another name or address than its certificate's.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+impl RelayConfig {
+    /// The name that the relay's certificate must carry.
+    pub fn server_name(&self) -> &str {
+        match &self.name {
+            Some(name) => name,
+            None => {
+                let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+                // An IPv6 address is written in brackets before a port, and without them in a certificate.
+                host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+            }
+        }
+    }
+}
+
+/// `[tunnel]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TunnelConfig {
+    /// What to ask of the kernel for each UDP buffer: some 50 ms of 1 Gbit/s. What it gave is logged and in the metrics;
+    /// `net.core.rmem_max` and `net.core.wmem_max` bound it.
+    #[serde(with = "adit_common::daemon::humane_bytes")]
+    pub udp_buffer: usize,
+    /// A relay that was not heard of for this long is dead.
+    #[serde(with = "adit_common::daemon::humane_duration")]
+    pub idle_timeout: Duration,
+    /// How often to say something when there is nothing to say: below every NAT's timer for UDP, and three tries within
+    /// the idle time-out.
+    #[serde(with = "adit_common::daemon::humane_duration")]
+    pub keep_alive: Duration,
+    /// Requests that a relay may have open on a tunnel. Generous: a slow upload holds one without any work being done.
+    pub streams: u32,
+    /// Hand the kernel several packets at a time. Switch it off where a virtual network card loses them.
+    pub segmentation_offload: bool,
+}
+
+/// `[local]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LocalConfig {
+    /// Where to listen, such as `127.0.0.1:8080`. Off by default: an agent needs no listener, and this one asks nobody for a
+    /// key. Open it to a network only where everybody may use the models.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Where to serve `/healthz` and `/metrics`, such as `127.0.0.1:9902`. Off by default: an agent needs no listener.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[api]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// The longest request body; a longer one is answered with 413. 64 MiB: a dozen large photographs.
+    #[serde(with = "adit_common::daemon::humane_bytes")]
+    pub max_body: usize,
+    /// What all bodies together may hold at one time; beyond it requests are refused with 503. Bounds memory against many
+    /// large uploads at once.
+    #[serde(with = "adit_common::daemon::humane_bytes")]
+    pub max_bodies: usize,
+    /// The largest picture, in pixels: 50 million is what common cameras and telephones store by default.
+    pub max_pixels: u64,
+}
+
+/// `[serving]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServingConfig {
+    /// The folder of models: `<models>/<model>/model.toml` and `<models>/<model>/<version>/model.safetensors`. Without one,
+    /// the agent serves the digits model that is part of the program.
+    pub models: Option<PathBuf>,
+    /// Whether to serve the built-in digits model; unless given, only where no folder of models is.
+    pub embedded: Option<bool>,
+    /// The model that answers `POST /photo`, which names none; unless given, the first by name that is ready.
+    pub default_model: Option<ModelName>,
+    /// Requests that may wait for a model; the next one is refused with 503. At 30 ms each, 64 are two seconds of waiting.
+    pub queue: usize,
+    /// Images in one request. Each becomes a tensor of some 600 kB.
+    pub max_images: usize,
+    /// Images that are decoded or prepared at one time; 0 is one a core.
+    pub decoders: usize,
+    /// A forward pass that shows no progress for this long is stuck: the service manager is no longer told that all is well,
+    /// and restarts the agent.
+    #[serde(with = "adit_common::daemon::humane_duration")]
+    pub stuck_after: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `text` for people, `json` for machines.
+    pub format: LogFormat,
+    /// What is logged, such as `info` or `info,adit_agent=debug`.
+    pub filter: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            drain_timeout: Duration::from_secs(30),
+            tls_dir: None,
+            relays: Vec::new(),
+            tunnel: TunnelConfig::default(),
+            local: LocalConfig::default(),
+            admin: AdminConfig::default(),
+            api: ApiConfig::default(),
+            serving: ServingConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for TunnelConfig {
+    fn default() -> Self {
+        Self {
+            udp_buffer: 8 << 20,
+            idle_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(3),
+            streams: 512,
+            segmentation_offload: true,
+        }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { max_body: 64 << 20, max_bodies: 512 << 20, max_pixels: 50_000_000 }
+    }
+}
+
+impl Default for ServingConfig {
+    fn default() -> Self {
+        Self {
+            models: None,
+            embedded: None,
+            default_model: None,
+            queue: 64,
+            max_images: 32,
+            decoders: 0,
+            stuck_after: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_common::daemon::parse;
+    use adit_common::tunnel::{TransportOptions, UDP_BUFFER};
+
+    use super::*;
+
+    const FILE: &str = include_str!("../agent.toml");
+
+    #[test]
+    fn the_file_lists_the_defaults() {
+        assert_eq!(parse::<Config>("agent.toml", FILE).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn the_file_lists_every_key_and_its_examples_are_understood() {
+        // Keys without a default stand there as `#key = value`, without a blank.
+        let all: String = FILE
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if rest.starts_with(|first: char| first.is_ascii_lowercase() || first == '[') => rest,
+                _ => line,
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let config = parse::<Config>("agent.toml", &all).unwrap();
+        assert!(config.tls_dir.is_some() && config.local.listen.is_some() && config.admin.listen.is_some());
+        assert!(config.serving.models.is_some() && config.serving.embedded.is_some());
+        assert!(config.serving.default_model.is_some() && config.relays[0].name.is_some());
+        let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
+        assert_eq!(keys, 23, "a key was added here or there only");
+    }
+
+    #[test]
+    fn the_tunnels_defaults_are_the_protocols() {
+        let (ours, theirs) = (TunnelConfig::default(), TransportOptions::default());
+        assert_eq!((ours.idle_timeout, ours.keep_alive), (theirs.idle_timeout, theirs.keep_alive));
+        assert_eq!((ours.streams, ours.segmentation_offload), (theirs.streams, theirs.segmentation_offload));
+        assert_eq!(ours.udp_buffer, UDP_BUFFER);
+    }
+
+    #[test]
+    fn the_servers_name_is_the_host_unless_given() {
+        let name = |address: &str| RelayConfig { address: address.into(), name: None }.server_name().to_owned();
+        assert_eq!(name("relay.example.org:4433"), "relay.example.org");
+        assert_eq!(name("[2001:db8::1]:4433"), "2001:db8::1");
+        assert_eq!(name("192.0.2.7:4433"), "192.0.2.7");
+        let given = RelayConfig { address: "192.0.2.7:4433".into(), name: Some("relay".into()) };
+        assert_eq!(given.server_name(), "relay");
+    }
+
+    #[test]
+    fn a_misspelt_key_is_pointed_at() {
+        let error = parse::<Config>("agent.toml", "[serving]\nmodel = \"x\"\n").unwrap_err().to_string();
+        assert!(error.starts_with("agent.toml:2:1:") && error.contains("did you mean `models`?"), "{error}");
+    }
+}

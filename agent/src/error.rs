@@ -1,0 +1,104 @@
+//! What can go wrong in an agent: with one inference, and with the whole program.
+//!
+//! [`InferError`] knows no HTTP: each dialect spells it in its own file. Its text is for the caller and names no file; what
+//! an operator needs is in a second field, for the log.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use adit_certs::CertsError;
+use adit_common::id::{ModelName, Version};
+use adit_common::tunnel::TunnelError;
+
+/// Why an inference gave no answer. The text may be shown to the caller.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// No such model, or no such version of it.
+    #[error("unknown model `{model}`{}", version.map(|number| format!(", version {number}")).unwrap_or_default())]
+    NotFound {
+        /// The model that was asked for, as it was written.
+        model: String,
+        /// The version, if one was asked for.
+        version: Option<Version>,
+    },
+    /// The model is known but cannot be asked just now.
+    #[error("model `{model}` is not ready: {reason}")]
+    NotReady {
+        /// The model that was asked for.
+        model: ModelName,
+        /// Loading, or not to be loaded.
+        reason: &'static str,
+    },
+    /// The request itself is at fault.
+    #[error("{0}")]
+    Invalid(String),
+    /// The queue is full.
+    #[error("model `{model}` is overloaded: try again later")]
+    Overloaded {
+        /// The model whose queue is full.
+        model: ModelName,
+    },
+    /// The time that the caller gave was over before the answer was there.
+    #[error("the deadline of the request has passed")]
+    DeadlineExceeded,
+    /// The caller has gone. Nobody reads this but counters and logs.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// The model failed.
+    #[error("model `{model}` failed")]
+    Backend {
+        /// The model that failed.
+        model: ModelName,
+        /// What happened, for the log.
+        detail: String,
+    },
+}
+
+impl InferError {
+    /// The outcome's name in metrics.
+    pub const fn outcome(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::NotReady { .. } => "not_ready",
+            Self::Invalid(_) => "invalid",
+            Self::Overloaded { .. } => "overloaded",
+            Self::DeadlineExceeded => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Backend { .. } => "failed",
+        }
+    }
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The configuration contradicts itself or lacks something.
+    #[error("{0}")]
+    Config(String),
+    /// The agent's certificate, its key or the authority.
+    #[error("the agent's identity cannot be used")]
+    Identity(#[from] CertsError),
+    /// The UDP socket of the tunnels.
+    #[error("cannot set up the tunnel")]
+    Tunnel(#[from] TunnelError),
+    /// A local address is not to be had.
+    #[error("cannot listen on {address} ({purpose})")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What was to be served there.
+        purpose: &'static str,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The folder of models cannot be read.
+    #[error("cannot read the models folder {}", path.display())]
+    Models {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,356 @@
+//! Counters and histograms of the agent, and how busy it is. Imports no room.
+//!
+//! Counters are atomics that the rooms add to; [`Metrics::render`] writes them as Prometheus text. The load, which the relay
+//! balances by, lives here too, because it is a pair of gauges with an ear: whoever reports it waits on a change.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use adit_common::manifest::{Load, Model};
+use adit_common::timing::{Stage, Timing};
+use tokio::sync::watch;
+
+/// Upper bounds of the histograms' buckets, in microseconds: from a cache hit to a slow network on a slow machine, three a decade.
+const BOUNDS: [u64; 16] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    10_000_000,
+];
+
+/// Everything that the agent counts.
+#[derive(Debug)]
+pub struct Metrics {
+    requests: Mutex<BTreeMap<(String, &'static str), u64>>,
+    dials: Mutex<BTreeMap<(String, &'static str), u64>>,
+    models: Mutex<Vec<Model>>,
+    /// Requests whose caller left before they were run.
+    pub cancelled_queued: Counter,
+    /// Requests whose caller left while they were run.
+    pub cancelled_running: Counter,
+    /// Requests whose deadline passed before the answer was there.
+    pub expired: Counter,
+    /// Requests that found a full queue, or no memory for their body.
+    pub overloaded: Counter,
+    /// Forward passes that were run to their end.
+    pub forwards: Counter,
+    /// Exchanges on tunnels that broke off, whoever's fault it was.
+    pub broken_exchanges: Counter,
+    sessions: AtomicU64,
+    udp_send: AtomicU64,
+    udp_receive: AtomicU64,
+    stages: [Histogram; Stage::ALL.len()],
+    total: Histogram,
+    load: watch::Sender<Load>,
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Histogram {
+    buckets: [AtomicU64; BOUNDS.len()],
+    count: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Histogram {
+    fn observe(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        if let Some(bucket) = BOUNDS.iter().position(|bound| micros <= *bound) {
+            self.buckets[bucket].fetch_add(1, Relaxed);
+        }
+        self.count.fetch_add(1, Relaxed);
+        self.micros.fetch_add(micros, Relaxed);
+    }
+
+    fn render(&self, out: &mut String, name: &str, label: &str) {
+        let comma = if label.is_empty() { "" } else { "," };
+        let mut below = 0;
+        for (bucket, bound) in self.buckets.iter().zip(BOUNDS) {
+            below += bucket.load(Relaxed);
+            line(out, format_args!("{name}_bucket{{{label}{comma}le=\"{}\"}} {below}", seconds(bound)));
+        }
+        let count = self.count.load(Relaxed);
+        let braces = if label.is_empty() { String::new() } else { format!("{{{label}}}") };
+        line(out, format_args!("{name}_bucket{{{label}{comma}le=\"+Inf\"}} {count}"));
+        line(out, format_args!("{name}_sum{braces} {}", seconds(self.micros.load(Relaxed))));
+        line(out, format_args!("{name}_count{braces} {count}"));
+    }
+}
+
+/// One request within the agent, from its head to the end of its answer: counted in the load until it is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Metrics>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.load.send_modify(|load| load.in_flight = load.in_flight.saturating_sub(1));
+    }
+}
+
+/// One request that waits for a device: counted in the load until it is dropped.
+#[derive(Debug)]
+pub struct Queued(Arc<Metrics>);
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.0.load.send_modify(|load| load.queued = load.queued.saturating_sub(1));
+    }
+}
+
+/// One live session: counted until it is dropped.
+#[derive(Debug)]
+pub struct Live(Arc<Metrics>);
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.0.sessions.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        Self {
+            requests: Mutex::default(),
+            dials: Mutex::default(),
+            models: Mutex::default(),
+            cancelled_queued: Counter::default(),
+            cancelled_running: Counter::default(),
+            expired: Counter::default(),
+            overloaded: Counter::default(),
+            forwards: Counter::default(),
+            broken_exchanges: Counter::default(),
+            sessions: AtomicU64::new(0),
+            udp_send: AtomicU64::new(0),
+            udp_receive: AtomicU64::new(0),
+            stages: Default::default(),
+            total: Histogram::default(),
+            load: watch::Sender::new(Load::default()),
+        }
+    }
+
+    /// A request has arrived.
+    pub fn arrive(self: &Arc<Self>) -> InFlight {
+        self.load.send_modify(|load| load.in_flight += 1);
+        InFlight(self.clone())
+    }
+
+    /// A request waits for a device.
+    pub fn wait(self: &Arc<Self>) -> Queued {
+        self.load.send_modify(|load| load.queued += 1);
+        Queued(self.clone())
+    }
+
+    /// A session stands.
+    pub fn connected(self: &Arc<Self>) -> Live {
+        self.sessions.fetch_add(1, Relaxed);
+        Live(self.clone())
+    }
+
+    /// How many sessions stand.
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Relaxed)
+    }
+
+    /// How busy the agent is, as it changes.
+    pub fn load(&self) -> watch::Receiver<Load> {
+        self.load.subscribe()
+    }
+
+    /// An inference ended; `model` must be a name that the repository knows, or empty, so that callers cannot grow the table.
+    pub fn finished(&self, model: &str, outcome: &'static str) {
+        *lock(&self.requests).entry((model.to_owned(), outcome)).or_default() += 1;
+    }
+
+    /// How many inferences of a model ended so.
+    pub fn outcomes(&self, model: &str, outcome: &'static str) -> u64 {
+        lock(&self.requests).get(&(model.to_owned(), outcome)).copied().unwrap_or(0)
+    }
+
+    /// A dial of a relay ended: `connected`, or why not.
+    pub fn dialled(&self, relay: &str, outcome: &'static str) {
+        *lock(&self.dials).entry((relay.to_owned(), outcome)).or_default() += 1;
+    }
+
+    /// Where an inference's time went.
+    pub fn observe(&self, timing: &Timing) {
+        for (stage, time) in timing.stages() {
+            self.stages[stage as usize].observe(time);
+        }
+        self.total.observe(timing.total());
+    }
+
+    /// What the operating system gave of the UDP buffers asked for, in bytes.
+    pub fn udp_buffers(&self, send: usize, receive: usize) {
+        self.udp_send.store(send as u64, Relaxed);
+        self.udp_receive.store(receive as u64, Relaxed);
+    }
+
+    /// The models as they are now.
+    pub fn set_models(&self, models: Vec<Model>) {
+        *lock(&self.models) = models;
+    }
+
+    /// Prometheus text.
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(8 << 10);
+        let load = *self.load.borrow();
+        head(&mut out, "adit_agent_requests_total", "counter", "Inferences by model and outcome.");
+        for ((model, outcome), count) in lock(&self.requests).iter() {
+            let labels = format!("model=\"{}\",outcome=\"{outcome}\"", escape(model));
+            line(&mut out, format_args!("adit_agent_requests_total{{{labels}}} {count}"));
+        }
+        let singles: [(&str, &str, &str, u64); 10] = [
+            (
+                "cancelled_queued_total",
+                "counter",
+                "Caller left before the request was run.",
+                self.cancelled_queued.get(),
+            ),
+            (
+                "cancelled_running_total",
+                "counter",
+                "Caller left while the request was run.",
+                self.cancelled_running.get(),
+            ),
+            ("expired_total", "counter", "Deadline passed before the answer was there.", self.expired.get()),
+            ("overloaded_total", "counter", "Refused: queue full, or no memory for the body.", self.overloaded.get()),
+            ("forwards_total", "counter", "Forward passes run to their end.", self.forwards.get()),
+            ("broken_exchanges_total", "counter", "Exchanges on tunnels that broke off.", self.broken_exchanges.get()),
+            ("in_flight", "gauge", "Requests received, queued, computed or answered now.", load.in_flight.into()),
+            ("queued", "gauge", "Requests that wait for a device now.", load.queued.into()),
+            ("sessions", "gauge", "Tunnels that stand now.", self.sessions()),
+            ("udp_receive_buffer_bytes", "gauge", "UDP receive buffer as given.", self.udp_receive.load(Relaxed)),
+        ];
+        for (name, kind, help, value) in singles {
+            head(&mut out, &format!("adit_agent_{name}"), kind, help);
+            line(&mut out, format_args!("adit_agent_{name} {value}"));
+        }
+        head(&mut out, "adit_agent_udp_send_buffer_bytes", "gauge", "UDP send buffer as given.");
+        line(&mut out, format_args!("adit_agent_udp_send_buffer_bytes {}", self.udp_send.load(Relaxed)));
+        head(&mut out, "adit_agent_dials_total", "counter", "Dials by relay and how they ended.");
+        for ((relay, outcome), count) in lock(&self.dials).iter() {
+            let labels = format!("relay=\"{}\",outcome=\"{outcome}\"", escape(relay));
+            line(&mut out, format_args!("adit_agent_dials_total{{{labels}}} {count}"));
+        }
+        head(&mut out, "adit_agent_model_state", "gauge", "One per version of a model, with its state as a label.");
+        for model in lock(&self.models).iter() {
+            let state = format!("{:?}", model.state).to_uppercase();
+            let (name, version) = (&model.name, model.version);
+            let labels = format!("model=\"{name}\",version=\"{version}\",state=\"{state}\"");
+            line(&mut out, format_args!("adit_agent_model_state{{{labels}}} 1"));
+        }
+        head(&mut out, "adit_agent_stage_seconds", "histogram", "Time of inferences by stage.");
+        for stage in Stage::ALL {
+            let histogram = &self.stages[stage as usize];
+            if histogram.count.load(Relaxed) > 0 {
+                histogram.render(&mut out, "adit_agent_stage_seconds", &format!("stage=\"{}\"", stage.name()));
+            }
+        }
+        head(
+            &mut out,
+            "adit_agent_request_seconds",
+            "histogram",
+            "From an inference's last byte to its answer's head.",
+        );
+        self.total.render(&mut out, "adit_agent_request_seconds", "");
+        out
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# HELP {name} {help}"));
+    line(out, format_args!("# TYPE {name} {kind}"));
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // invariant: writing to a String cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+fn seconds(micros: u64) -> String {
+    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    let short = text.trim_end_matches('0');
+    short.strip_suffix('.').unwrap_or(short).to_owned()
+}
+
+/// A label's value as the text format wants it.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under one of these locks leaves at worst a count that is one short.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use adit_common::timing::Stopwatch;
+
+    use super::*;
+
+    #[test]
+    fn the_load_follows_the_guards() {
+        let metrics = Arc::new(Metrics::new());
+        let mut load = metrics.load();
+        let (first, second) = (metrics.arrive(), metrics.arrive());
+        let queued = metrics.wait();
+        assert_eq!(*load.borrow_and_update(), Load { in_flight: 2, queued: 1 });
+        drop((first, queued));
+        assert!(load.has_changed().unwrap());
+        assert_eq!(*load.borrow_and_update(), Load { in_flight: 1, queued: 0 });
+        drop(second);
+        assert!(metrics.render().contains("\nadit_agent_in_flight 0\n"));
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_labels_are_escaped() {
+        let metrics = Metrics::new();
+        let born = Instant::now();
+        for millis in [1, 40] {
+            let mut watch = Stopwatch::start_at(born);
+            watch.lap_at(Stage::Forward, born + Duration::from_millis(millis));
+            metrics.observe(&watch.finish_at(born + Duration::from_millis(millis)));
+        }
+        metrics.dialled("a\"b", "timed_out");
+        metrics.finished("digits", "ok");
+        let text = metrics.render();
+        for expected in [
+            "adit_agent_stage_seconds_bucket{stage=\"forward\",le=\"0.001\"} 1\n",
+            "adit_agent_stage_seconds_bucket{stage=\"forward\",le=\"0.05\"} 2\n",
+            "adit_agent_stage_seconds_bucket{stage=\"forward\",le=\"+Inf\"} 2\n",
+            "adit_agent_stage_seconds_sum{stage=\"forward\"} 0.041\n",
+            "adit_agent_request_seconds_count 2\n",
+            "adit_agent_dials_total{relay=\"a\\\"b\",outcome=\"timed_out\"} 1\n",
+            "adit_agent_requests_total{model=\"digits\",outcome=\"ok\"} 1\n",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+        assert!(!text.contains("stage=\"queue\""), "stages that nobody passed are left out");
+    }
+}

@@ -1,0 +1,236 @@
+//! `Serving::infer`: the walk of one inference.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adit_common::deadline::Deadline;
+use adit_common::id::ModelName;
+use adit_common::timing::{Stage, Stopwatch};
+use adit_vision::Tensor;
+use adit_vision::image::ImageLimits;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::timeout_at;
+use tracing::Span;
+
+use super::model::{DEVICE, Model};
+use super::progress::{Left, Progress};
+use super::repository::Catalogue;
+use super::request::{InferRequest, InferResponse, Input};
+use super::worker::{Job, Ran, chain};
+use crate::error::InferError;
+use crate::metrics::Metrics;
+
+/// What one inference may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Images in one request.
+    pub max_images: usize,
+    /// Pixels of one image.
+    pub max_pixels: u64,
+    /// Images that are decoded or prepared at one time.
+    pub decoders: usize,
+}
+
+/// The models and what is needed to ask them; clones are the same.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    catalogue: watch::Receiver<Catalogue>,
+    default_model: Option<ModelName>,
+    decoders: Arc<Semaphore>,
+    images: ImageLimits,
+    max_images: usize,
+    metrics: Arc<Metrics>,
+}
+
+impl Serving {
+    /// Serves what is in the catalogue.
+    pub fn new(
+        catalogue: watch::Receiver<Catalogue>,
+        default_model: Option<ModelName>,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            catalogue,
+            default_model,
+            decoders: Arc::new(Semaphore::new(limits.decoders.max(1))),
+            images: ImageLimits { max_pixels: limits.max_pixels, ..ImageLimits::default() },
+            max_images: limits.max_images,
+            metrics,
+        }
+    }
+
+    /// The models as they are now. Held briefly: loading waits for it.
+    pub fn catalogue(&self) -> watch::Ref<'_, Catalogue> {
+        self.catalogue.borrow()
+    }
+
+    /// The catalogue, as it changes.
+    pub fn watch(&self) -> watch::Receiver<Catalogue> {
+        self.catalogue.clone()
+    }
+
+    /// The model of dialects that name none: the configured one, else the first by name that is ready.
+    pub fn default_model(&self) -> Option<ModelName> {
+        self.default_model.clone().or_else(|| self.catalogue().first_ready().cloned())
+    }
+
+    /// Whether every worker lives and shows progress at least every `patience` while it computes.
+    pub fn is_alive(&self, patience: Duration) -> bool {
+        self.catalogue().is_alive(patience)
+    }
+
+    /// Answers one request, and laps the stopwatch at each stage. Dropping the future cancels the inference: what waits is
+    /// taken out of the queue, what runs stops between two layers.
+    pub async fn infer(&self, request: InferRequest, watch: &mut Stopwatch) -> Result<InferResponse, InferError> {
+        let known = self.catalogue().versions(&request.model).is_some();
+        let label = if known { request.model.to_string() } else { String::new() };
+        let mut visit =
+            Visit { metrics: &self.metrics, model: label, progress: Progress::default(), seat: None, open: true };
+        let result = self.walk(request, &mut visit, watch).await;
+        match &result {
+            Ok(_) => visit.close("ok"),
+            Err(error) => {
+                match error {
+                    InferError::Overloaded { .. } => self.metrics.overloaded.add(),
+                    InferError::DeadlineExceeded => self.metrics.expired.add(),
+                    InferError::Backend { detail, .. } => tracing::error!(detail, "{error}"),
+                    _ => {}
+                }
+                visit.close(error.outcome());
+            }
+        }
+        result
+    }
+
+    async fn walk(
+        &self,
+        request: InferRequest,
+        visit: &mut Visit<'_>,
+        watch: &mut Stopwatch,
+    ) -> Result<InferResponse, InferError> {
+        let InferRequest { model, version, input, deadline } = request;
+        let model = self.catalogue().find(&model, version)?;
+        let input = self.tensor(&model, input, &visit.progress, deadline, watch).await?;
+        let images = input.dim(0).unwrap_or(0);
+
+        if deadline.expired(Instant::now()) {
+            return Err(InferError::DeadlineExceeded);
+        }
+        let (reply, ran) = oneshot::channel();
+        let queued = self.metrics.wait();
+        let job = Job { input, progress: visit.progress.clone(), reply, span: Span::current(), queued };
+        visit.seat = Some((model.clone(), model.submit(job)?));
+        let Ran { heads, begun, ended } =
+            until(deadline, ran).await?.map_err(|_| model.failed("its worker dropped the request".to_owned()))?;
+        visit.seat = None;
+        watch.lap_at(Stage::Queue, begun);
+        watch.lap_at(Stage::Forward, ended);
+        watch.note(format!("{DEVICE} b={images}"));
+
+        let heads = heads.map_err(|detail| model.failed(detail))?;
+        let probabilities = adit_vision::probabilities(&heads).map_err(|error| model.failed(chain(&error)))?;
+        watch.lap(Stage::Interpret);
+        Ok(InferResponse {
+            model: model.name().clone(),
+            version: model.version(),
+            probabilities,
+            labels: model.labels().clone(),
+        })
+    }
+
+    /// The network's input, made on the blocking pool.
+    async fn tensor(
+        &self,
+        model: &Arc<Model>,
+        input: Input,
+        progress: &Progress,
+        deadline: Deadline,
+        watch: &mut Stopwatch,
+    ) -> Result<Tensor, InferError> {
+        let images = match input {
+            Input::Images(images) => images,
+            Input::Tensor { shape, elements } => {
+                self.admit(shape.first().copied().unwrap_or(0))?;
+                let tensor = model.take(&shape, &elements)?;
+                watch.lap(Stage::Decode);
+                return Ok(tensor);
+            }
+        };
+        self.admit(images.len())?;
+        watch.lap(Stage::Decode);
+        // Waiting for a core is waiting for a device.
+        let permit = until(deadline, self.decoders.clone().acquire_owned()).await?;
+        let permit = permit.map_err(|_| InferError::Cancelled)?;
+        watch.lap(Stage::Queue);
+        let begun = Instant::now();
+        let (looker, limits, progress, span) = (model.clone(), self.images, progress.clone(), Span::current());
+        let looked = tokio::task::spawn_blocking(move || {
+            let _span = span.entered();
+            let ready = looker.look(&images, &limits, || progress.is_gone());
+            drop(permit);
+            ready
+        });
+        // Decoders are fed by strangers: one that panics costs its own request only.
+        let ready =
+            until(deadline, looked).await?.map_err(|error| model.failed(format!("decoding failed: {error}")))??;
+        watch.lap_at(Stage::Decode, begun + ready.decode);
+        watch.lap_at(Stage::Prepare, begun + ready.decode + ready.prepare);
+        Ok(ready.input)
+    }
+
+    fn admit(&self, images: usize) -> Result<(), InferError> {
+        match images {
+            0 => Err(InferError::Invalid("there is no image in the request".to_owned())),
+            many if many > self.max_images => {
+                Err(InferError::Invalid(format!("{many} images in one request, at most {} are taken", self.max_images)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Waits for an answer, but not beyond the deadline.
+async fn until<F: Future>(deadline: Deadline, answer: F) -> Result<F::Output, InferError> {
+    match deadline.instant() {
+        Some(at) => timeout_at(at.into(), answer).await.map_err(|_| InferError::DeadlineExceeded),
+        None => Ok(answer.await),
+    }
+}
+
+/// One caller's presence. Dropped while it is open, the caller has left: then nothing of its inference may stay.
+struct Visit<'a> {
+    metrics: &'a Metrics,
+    /// For metrics: empty where no such model is known.
+    model: String,
+    progress: Progress,
+    /// Where it waits or runs.
+    seat: Option<(Arc<Model>, u64)>,
+    open: bool,
+}
+
+impl Visit<'_> {
+    /// The caller has its answer, or the reason why there is none.
+    fn close(&mut self, outcome: &'static str) {
+        self.open = false;
+        self.metrics.finished(&self.model, outcome);
+    }
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        // Also after a deadline: what still waits or runs is of no use.
+        let left = self.progress.leave();
+        if let Some((model, number)) = self.seat.take() {
+            model.withdraw(number);
+        }
+        if self.open {
+            match left {
+                Left::Waiting => self.metrics.cancelled_queued.add(),
+                Left::Running => self.metrics.cancelled_running.add(),
+            }
+            self.metrics.finished(&self.model, "cancelled");
+            tracing::debug!(?left, "the caller has left");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Models and their inferences. Knows no HTTP and no tunnel.
+//!
+//! The walk of one inference is [`Serving::infer`]: the [`Repository`] finds the model, the images are decoded and prepared on
+//! a bounded blocking pool, the input waits in the model's bounded queue, and the worker, an OS thread that owns the network,
+//! runs it. A caller that leaves takes its input out of the queue, or stops the network between two layers.
+
+mod embedded;
+mod infer;
+mod model;
+mod progress;
+mod queue;
+mod repository;
+mod request;
+mod spec;
+mod stand_in;
+mod worker;
+
+pub use infer::{Limits, Serving};
+pub use model::{DEVICE, Model};
+pub use repository::{Catalogue, Entry, Repository};
+pub use request::{InferRequest, InferResponse, Input};
+pub use spec::{Spec, VersionPolicy};
+pub use stand_in::StandIn;

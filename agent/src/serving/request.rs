@@ -1,0 +1,48 @@
+//! An inference as every dialect asks for it, and its answer.
+
+use std::sync::Arc;
+
+use adit_common::deadline::Deadline;
+use adit_common::id::{ModelName, Version};
+use adit_vision::Labels;
+use bytes::Bytes;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct InferRequest {
+    /// The model.
+    pub model: ModelName,
+    /// Its version; the newest that is ready unless given.
+    pub version: Option<Version>,
+    /// What to look at.
+    pub input: Input,
+    /// Until when the answer is of use.
+    pub deadline: Deadline,
+}
+
+/// What a network is to look at.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// Encoded images: JPEG, PNG, WebP, BMP or GIF.
+    Images(Vec<Bytes>),
+    /// Prepared images, `[N, C, H, W]` row-major, normalised as the network was trained.
+    Tensor {
+        /// N, C, H, W.
+        shape: Vec<usize>,
+        /// N x C x H x W numbers.
+        elements: Vec<f32>,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Clone)]
+pub struct InferResponse {
+    /// The model that answers.
+    pub model: ModelName,
+    /// Its version.
+    pub version: Version,
+    /// A row an image, a number a class, from 0 to 1; a row adds up to 1.
+    pub probabilities: Vec<Vec<f32>>,
+    /// The classes' names.
+    pub labels: Arc<Labels>,
+}

@@ -1,0 +1,226 @@
+//! `model.toml`: what a folder of weights is.
+//!
+//! ```toml
+//! architecture = "googlenet_bn"
+//! versions = "../../weights/googlenet_bn"  # the folder of <version>/model.safetensors; this folder unless given
+//! labels = "../../weights/labels.txt"      # one label a line; labels.txt in this folder unless given
+//!
+//! [version_policy]  # latest = 1 unless given
+//! latest = 1        # or: all = true, or: specific = [1, 3]
+//!
+//! [preprocess]      # how the network was trained
+//! size = [224, 224]
+//! resize = { short_side = 256 }
+//! mean = [0.485, 0.456, 0.406]
+//! std = [0.229, 0.224, 0.225]
+//! ```
+//!
+//! Paths are relative to the folder of the file, so that a folder of nothing but `model.toml` files can serve weights that
+//! lie elsewhere.
+
+use std::path::{Path, PathBuf};
+
+use adit_common::daemon::parse;
+use adit_common::id::Version;
+use adit_vision::Architecture;
+use adit_vision::image::Preprocess;
+use serde::Deserialize;
+
+use super::stand_in::{self, StandIn};
+
+/// A model's description, checked.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// What runs.
+    pub kind: Kind,
+    /// Which versions are served.
+    pub policy: VersionPolicy,
+}
+
+/// What runs.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A network with weights.
+    Network {
+        /// Its layers.
+        architecture: Architecture,
+        /// The folder of its versions.
+        versions: PathBuf,
+        /// The file of its labels.
+        labels: PathBuf,
+        /// How an image is prepared for it.
+        preprocess: Box<Preprocess>,
+    },
+    /// Set times instead of a network.
+    StandIn(StandIn),
+}
+
+/// Which versions of a model are served.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "WrittenPolicy")]
+pub enum VersionPolicy {
+    /// The newest so many.
+    Latest(usize),
+    /// All that are there.
+    All,
+    /// Just these.
+    Specific(Vec<Version>),
+}
+
+impl Default for VersionPolicy {
+    fn default() -> Self {
+        Self::Latest(1)
+    }
+}
+
+impl VersionPolicy {
+    /// The versions to serve of those that are there; may name some that are not.
+    pub fn choose(&self, mut there: Vec<Version>) -> Vec<Version> {
+        there.sort_unstable();
+        there.dedup();
+        match self {
+            Self::Latest(count) => there.split_off(there.len().saturating_sub(*count)),
+            Self::All => there,
+            Self::Specific(wanted) => wanted.clone(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPolicy {
+    latest: Option<usize>,
+    all: Option<bool>,
+    specific: Option<Vec<Version>>,
+}
+
+impl TryFrom<WrittenPolicy> for VersionPolicy {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenPolicy) -> Result<Self, Self::Error> {
+        match (written.latest, written.all, written.specific) {
+            (Some(count), None, None) if count > 0 => Ok(Self::Latest(count)),
+            (None, Some(true), None) => Ok(Self::All),
+            (None, None, Some(wanted)) if !wanted.is_empty() => Ok(Self::Specific(wanted)),
+            _ => Err(
+                "a version policy is one of `latest` = a number from 1, `all` = true, `specific` = a list of versions",
+            ),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    architecture: String,
+    versions: Option<PathBuf>,
+    labels: Option<PathBuf>,
+    #[serde(default)]
+    version_policy: VersionPolicy,
+    preprocess: Option<Preprocess>,
+    stand_in: Option<StandIn>,
+}
+
+impl Spec {
+    /// Reads a `model.toml`; an error says what is wrong and where in it.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read model.toml: {error}"))?;
+        Self::parse(&text, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// As [`Spec::read`], of the text of a file that lies in `folder`.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, String> {
+        let written: Written = parse("model.toml", text).map_err(|error| error.to_string())?;
+        let policy = written.version_policy;
+        if written.architecture == stand_in::ARCHITECTURE {
+            return match (written.versions, written.labels, written.preprocess) {
+                (None, None, None) => Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy }),
+                _ => Err("a stand-in has no versions, labels or preprocess".to_owned()),
+            };
+        }
+        if written.stand_in.is_some() {
+            return Err(format!("[stand_in] is for architecture = \"{}\"", stand_in::ARCHITECTURE));
+        }
+        let architecture = written
+            .architecture
+            .parse::<Architecture>()
+            .map_err(|error| format!("{error}, {}", stand_in::ARCHITECTURE))?;
+        let preprocess = written.preprocess.ok_or("the section [preprocess] is missing")?;
+        Ok(Self {
+            kind: Kind::Network {
+                architecture,
+                versions: folder.join(written.versions.unwrap_or_default()),
+                labels: folder.join(written.labels.unwrap_or_else(|| "labels.txt".into())),
+                preprocess: Box::new(preprocess),
+            },
+            policy,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LEAST: &str =
+        "architecture = \"lenet\"\n[preprocess]\nsize = [28, 28]\nresize = \"digit\"\nchannels = \"grey\"\n";
+
+    fn parse_in(text: &str) -> Result<Spec, String> {
+        Spec::parse(text, Path::new("/models/digits"))
+    }
+
+    #[test]
+    fn what_is_not_said_lies_beside_the_file() {
+        let spec = parse_in(LEAST).unwrap();
+        assert_eq!(spec.policy, VersionPolicy::Latest(1));
+        let Kind::Network { versions, labels, .. } = spec.kind else { panic!("a network") };
+        assert_eq!(versions, Path::new("/models/digits"));
+        assert_eq!(labels, Path::new("/models/digits/labels.txt"));
+        let elsewhere = parse_in(&format!("versions = \"../w\"\nlabels = \"/l.txt\"\n{LEAST}")).unwrap();
+        let Kind::Network { versions, labels, .. } = elsewhere.kind else { panic!("a network") };
+        assert_eq!((versions.to_str(), labels.to_str()), (Some("/models/digits/../w"), Some("/l.txt")));
+    }
+
+    #[test]
+    fn policies_choose_among_what_is_there() {
+        let policy = |text: &str| parse_in(&format!("{LEAST}[version_policy]\n{text}\n")).map(|spec| spec.policy);
+        let there = || vec![Version(3), Version(10), Version(1)];
+        assert_eq!(policy("latest = 2").unwrap().choose(there()), [Version(3), Version(10)]);
+        assert_eq!(policy("latest = 9").unwrap().choose(there()), [Version(1), Version(3), Version(10)]);
+        assert_eq!(policy("all = true").unwrap().choose(there()).len(), 3);
+        assert_eq!(policy("specific = [1, 2]").unwrap().choose(there()), [Version(1), Version(2)]);
+        for wrong in ["", "latest = 0", "all = false", "specific = []", "latest = 1\nall = true", "newest = 1"] {
+            assert!(policy(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_pointed_at() {
+        for (text, because) in [
+            (
+                "architecture = \"resnet\"\n[preprocess]\nsize = [1, 1]\nresize = \"stretch\"",
+                "unknown architecture `resnet`",
+            ),
+            ("architecture = \"lenet\"", "[preprocess] is missing"),
+            ("architectur = \"lenet\"", "did you mean `architecture`?"),
+            (
+                "architecture = \"lenet\"\n[preprocess]\nsize = [28, 28]\nresize = \"digit\"",
+                "model.toml:2:1: preprocessing",
+            ),
+            ("architecture = \"lenet\"\n[stand_in]\n", "[stand_in] is for"),
+            ("architecture = \"stand_in\"\nlabels = \"x\"", "a stand-in has no"),
+        ] {
+            let error = parse_in(text).unwrap_err();
+            assert!(error.contains(because), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_stand_in_has_times() {
+        let spec = parse_in("architecture = \"stand_in\"\n[stand_in]\nforward = \"30ms\"\n").unwrap();
+        let Kind::StandIn(times) = spec.kind else { panic!("a stand-in") };
+        assert_eq!(times, StandIn { forward: Duration::from_millis(30), ..StandIn::default() });
+    }
+}
