@@ -1,0 +1,9 @@
+//! A whole agent, asked over its local listener and over a real tunnel.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod cancellation;
+mod house;
+mod oip;
+mod photo;
+mod program;
+mod tunnel;

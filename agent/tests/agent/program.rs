@@ -1,0 +1,156 @@
+//! The program itself: its commands, its exit codes, and what it tells the service manager.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::house::{LIMIT, folder, one, stand_in};
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_adit-agent"));
+    command.args(arguments);
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn written(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, content).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Killed when a test fails, so that none stays behind.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_a_life_from_ready_to_stopping() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(LIMIT)).unwrap();
+    let config = written(place.path(), "agent.toml", "[local]\nlisten = \"127.0.0.1:0\"\n");
+    let child = program(&["run", "--config", &config])
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "200000")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut running = Running(child);
+    let hear = |wanted: &str| {
+        let mut buffer = [0; 512];
+        loop {
+            let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("no {wanted}: {error}"));
+            if std::str::from_utf8(&buffer[..length]).unwrap() == wanted {
+                break;
+            }
+        }
+    };
+    hear("READY=1");
+    for _ in 0..3 {
+        hear("WATCHDOG=1");
+    }
+    let killed = Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    hear("STOPPING=1");
+    assert!(running.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_wrong_configuration_is_pointed_at_and_not_tried_again() {
+    let place = tempfile::tempdir().unwrap();
+    let config = written(place.path(), "agent.toml", "[local]\nlisen = \"127.0.0.1:0\"\n");
+    let output = program(&["run", "--config", &config]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert!(
+        text(&output).contains("agent.toml:2:1: ") && text(&output).contains("did you mean `listen`?"),
+        "{}",
+        text(&output)
+    );
+    let output = program(&["run"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    assert!(text(&output).contains("there is nobody to serve"), "{}", text(&output));
+}
+
+#[test]
+fn check_says_everything_that_is_wrong_at_once() {
+    let models = folder(&[("broken", "architecture = \"lenet\"\n"), ("good", &stand_in("0ms", "0ms", "0ms"))]);
+    let config = "tls_dir = \"/nowhere\"\n[[relay]]\naddress = \"relay.test:4433\"\n";
+    let config = written(models.path(), "agent.toml", config);
+    let output =
+        program(&["check", "--config", &config, "--models", models.path().to_str().unwrap()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output);
+    for line in [
+        "FAIL identity: /nowhere/",
+        "ok   relay relay.test:4433 as relay.test",
+        "FAIL model broken",
+        "ok   model good version 1",
+    ] {
+        assert!(said.contains(line), "{line} is not in\n{said}");
+    }
+}
+
+#[test]
+fn a_model_is_asked_without_a_relay() {
+    let place = tempfile::tempdir().unwrap();
+    let (image, text_file) = (written(place.path(), "one.bmp", one()), written(place.path(), "no.txt", "no image"));
+    let output = program(&["infer", "--top", "2", &image]).output().unwrap();
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[1].ends_with("%  1") && lines[3].contains("forward;dur="), "{said}");
+    let output = program(&["infer", &image, &text_file]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("no.txt: not a JPEG, PNG, WebP, BMP or GIF image"), "{}", text(&output));
+}
+
+/// A set in MNIST's format: `train` images and a few to test with, each a bar whose place is its class.
+fn digits(folder: &Path, train: usize) {
+    for (part, count) in [("train", train), ("t10k", 20)] {
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let head =
+            |numbers: &[u32], out: &mut Vec<u8>| numbers.iter().for_each(|number| out.extend(number.to_be_bytes()));
+        head(&[0x0803, count as u32, 28, 28], &mut images);
+        head(&[0x0801, count as u32], &mut labels);
+        for number in 0..count {
+            let class = number % 10;
+            labels.push(class as u8);
+            images.extend(
+                (0..28 * 28).map(|at| if (4 + 2 * class..6 + 2 * class).contains(&(at % 28)) { 255_u8 } else { 0 }),
+            );
+        }
+        std::fs::write(folder.join(format!("{part}-images-idx3-ubyte")), images).unwrap();
+        std::fs::write(folder.join(format!("{part}-labels-idx1-ubyte")), labels).unwrap();
+    }
+}
+
+#[test]
+fn training_writes_a_version_that_the_agent_serves() {
+    let spec = "architecture = \"lenet\"\n[preprocess]\nsize = [28, 28]\nresize = \"stretch\"\nchannels = \"grey\"\n";
+    let (data, models) = (tempfile::tempdir().unwrap(), folder(&[("mine", spec)]));
+    // 5,000 are held out; two steps are left to train on.
+    digits(data.path(), 5128);
+    let model = models.path().join("mine");
+    written(&model, "labels.txt", "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+    let folders = ["--data", data.path().to_str().unwrap(), "--model-path", model.to_str().unwrap()];
+    let output = program(&["train", "digits", "--epochs", "1", "--version", "3"]).args(folders).output().unwrap();
+    let said = text(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("epoch 1/1: loss ") && said.contains(" of 20 test images"), "{said}");
+    let output = program(&["check", "--models", models.path().to_str().unwrap()]).output().unwrap();
+    assert!(
+        text(&output).contains("ok   model mine version 3: candle_lenet, 1x28x28 in, 10 classes"),
+        "{}",
+        text(&output)
+    );
+}
