@@ -6,13 +6,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod agent;
 pub mod api;
 pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod serving;
 pub mod tunnel;
-
-mod agent;
 
 pub use agent::Agent;

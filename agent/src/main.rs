@@ -8,9 +8,6 @@ use clap::{Args, Parser, Subcommand};
 
 mod command;
 
-/// sysexits.h: the configuration is wrong, and starting again will not mend it. The systemd unit knows this number.
-const EX_CONFIG: u8 = 78;
-
 /// Runs models behind a firewall and answers through the tunnels it dials.
 #[derive(Debug, Parser)]
 #[command(name = "adit-agent", version)]
@@ -118,7 +115,7 @@ fn with(settings: Settings, run: impl FnOnce(Config) -> anyhow::Result<ExitCode>
         Ok(config) => run(config),
         Err(error) => {
             eprintln!("adit-agent: {error:#}");
-            Ok(ExitCode::from(EX_CONFIG))
+            Ok(command::misconfigured())
         }
     }
 }

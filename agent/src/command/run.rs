@@ -6,19 +6,19 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_agent::Agent;
+use adit_agent::agent::Agent;
 use adit_agent::config::Config;
 use adit_agent::error::AgentError;
 use adit_common::daemon::{Notifier, init, signal};
 use anyhow::Context as _;
 
-use crate::EX_CONFIG;
+use super::status::misconfigured;
 
 /// Runs until SIGTERM or SIGINT, then drains. `environment` looks a variable up.
 pub(crate) fn run(config: Config, environment: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<ExitCode> {
     if let Err(error) = init(config.log.format, &config.log.filter) {
         eprintln!("adit-agent: {error}");
-        return Ok(ExitCode::from(EX_CONFIG));
+        return Ok(misconfigured());
     }
     let notifier = Notifier::from_environment(environment)?;
     let runtime =
@@ -31,7 +31,7 @@ async fn serve(config: Config, notifier: &Notifier) -> anyhow::Result<ExitCode> 
         Ok(agent) => agent,
         Err(error @ AgentError::Config(_)) => {
             eprintln!("adit-agent: {error}");
-            return Ok(ExitCode::from(EX_CONFIG));
+            return Ok(misconfigured());
         }
         Err(error) => return Err(error.into()),
     };
