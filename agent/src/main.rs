@@ -36,6 +36,12 @@ enum Command {
         #[arg(required = true)]
         images: Vec<PathBuf>,
     },
+    /// Draw a digit as a hand would, as a PNG on standard output: a picture to ask the built-in model about
+    Draw {
+        /// Which one
+        #[arg(value_parser = clap::value_parser!(u8).range(0..=9))]
+        digit: u8,
+    },
     /// Train a model of our own
     #[command(subcommand)]
     Train(Train),
@@ -99,6 +105,7 @@ fn main() -> ExitCode {
         Command::Infer { settings, model, top, images } => {
             with(settings, |config| command::infer(config, model.as_deref(), top, &images))
         }
+        Command::Draw { digit } => command::draw(digit),
         Command::Train(Train::Digits(digits)) => {
             let Digits { data, model_path, epochs, version, seed } = digits;
             command::train_digits(data, &model_path, epochs, version, seed)

@@ -114,6 +114,19 @@ fn a_model_is_asked_without_a_relay() {
     assert!(text(&output).contains("no.txt: not a JPEG, PNG, WebP, BMP or GIF image"), "{}", text(&output));
 }
 
+#[test]
+fn a_drawn_digit_is_read_back() {
+    let place = tempfile::tempdir().unwrap();
+    for digit in ["0", "7"] {
+        let drawn = program(&["draw", digit]).output().unwrap();
+        assert!(drawn.status.success(), "{}", text(&drawn));
+        let image = written(place.path(), "digit.png", &drawn.stdout);
+        let said = text(&program(&["infer", "--top", "1", &image]).output().unwrap());
+        assert!(said.lines().nth(1).is_some_and(|line| line.ends_with(&format!("%  {digit}"))), "{said}");
+    }
+    assert_eq!(program(&["draw", "10"]).output().unwrap().status.code(), Some(2));
+}
+
 /// A set in MNIST's format: `train` images and a few to test with, each a bar whose place is its class.
 fn digits(folder: &Path, train: usize) {
     for (part, count) in [("train", train), ("t10k", 20)] {
