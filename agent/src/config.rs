@@ -128,7 +128,8 @@ pub struct ServingConfig {
     pub embedded: Option<bool>,
     /// The model that answers `POST /photo`, which names none; unless given, the first by name that is ready.
     pub default_model: Option<ModelName>,
-    /// Requests that may wait for a model; the next one is refused with 503. At 30 ms each, 64 are two seconds of waiting.
+    /// Images that may wait for a model; a request beyond it is refused with 503. A burst of 200 clients fits, and at some
+    /// 600 kB each they hold 150 MB. Whoever does not want to wait that long gives a deadline.
     pub queue: usize,
     /// Images in one request. Each becomes a tensor of some 600 kB.
     pub max_images: usize,
@@ -190,7 +191,7 @@ impl Default for ServingConfig {
             models: None,
             embedded: None,
             default_model: None,
-            queue: 64,
+            queue: 256,
             max_images: 32,
             decoders: 0,
             stuck_after: Duration::from_secs(60),

@@ -33,6 +33,8 @@ pub struct Metrics {
     pub expired: Counter,
     /// Requests that found a full queue, or no memory for their body.
     pub overloaded: Counter,
+    /// Forward passes that were begun.
+    pub begun: Counter,
     /// Forward passes that were run to their end.
     pub forwards: Counter,
     /// Exchanges on tunnels that broke off, whoever's fault it was.
@@ -140,6 +142,7 @@ impl Metrics {
             cancelled_running: Counter::default(),
             expired: Counter::default(),
             overloaded: Counter::default(),
+            begun: Counter::default(),
             forwards: Counter::default(),
             broken_exchanges: Counter::default(),
             sessions: AtomicU64::new(0),
@@ -222,7 +225,7 @@ impl Metrics {
             let labels = format!("model=\"{}\",outcome=\"{outcome}\"", escape(model));
             line(&mut out, format_args!("adit_agent_requests_total{{{labels}}} {count}"));
         }
-        let singles: [(&str, &str, &str, u64); 10] = [
+        let singles: [(&str, &str, &str, u64); 11] = [
             (
                 "cancelled_queued_total",
                 "counter",
@@ -237,6 +240,7 @@ impl Metrics {
             ),
             ("expired_total", "counter", "Deadline passed before the answer was there.", self.expired.get()),
             ("overloaded_total", "counter", "Refused: queue full, or no memory for the body.", self.overloaded.get()),
+            ("forwards_begun_total", "counter", "Forward passes begun.", self.begun.get()),
             ("forwards_total", "counter", "Forward passes run to their end.", self.forwards.get()),
             ("broken_exchanges_total", "counter", "Exchanges on tunnels that broke off.", self.broken_exchanges.get()),
             ("in_flight", "gauge", "Requests received, queued, computed or answered now.", load.in_flight.into()),

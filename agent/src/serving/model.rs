@@ -200,7 +200,8 @@ impl Model {
 
     /// Puts a job into the queue; its number there.
     pub(super) fn submit(&self, job: Job) -> Result<u64, InferError> {
-        self.queue.push(job).map_err(|refused| match refused {
+        let images = job.input.dim(0).unwrap_or(1);
+        self.queue.push(job, images).map_err(|refused| match refused {
             Refused::Full => InferError::Overloaded { model: self.name.clone() },
             Refused::Closed => self.failed("its worker has ended".to_owned()),
         })

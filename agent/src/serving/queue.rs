@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Items in order of arrival, at most a fixed number of them.
+/// Items in order of arrival, at most of a fixed weight together: an item of many images takes as many places.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
@@ -16,9 +16,17 @@ pub(super) struct Queue<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    items: VecDeque<(u64, T)>,
+    items: VecDeque<Waiting<T>>,
+    weight: usize,
     next: u64,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    number: u64,
+    weight: usize,
+    item: T,
 }
 
 /// Why an item was not taken.
@@ -32,22 +40,24 @@ pub(super) enum Refused {
 
 impl<T> Queue<T> {
     pub(super) const fn new(capacity: usize) -> Self {
-        let state = State { items: VecDeque::new(), next: 0, closed: false };
+        let state = State { items: VecDeque::new(), weight: 0, next: 0, closed: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), capacity }
     }
 
-    /// Takes an item, and returns the number under which [`Queue::remove`] finds it.
-    pub(super) fn push(&self, item: T) -> Result<u64, Refused> {
+    /// Takes an item of this weight, and returns the number under which [`Queue::remove`] finds it. An empty queue takes one
+    /// of any weight.
+    pub(super) fn push(&self, item: T, weight: usize) -> Result<u64, Refused> {
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
-        if state.items.len() >= self.capacity {
+        if !state.items.is_empty() && state.weight + weight > self.capacity {
             return Err(Refused::Full);
         }
         let number = state.next;
         state.next += 1;
-        state.items.push_back((number, item));
+        state.weight += weight;
+        state.items.push_back(Waiting { number, weight, item });
         drop(state);
         self.changed.notify_one();
         Ok(number)
@@ -56,8 +66,10 @@ impl<T> Queue<T> {
     /// Takes an item out again, `None` when the worker has it already.
     pub(super) fn remove(&self, number: u64) -> Option<T> {
         let mut state = self.lock();
-        let place = state.items.iter().position(|(other, _)| *other == number)?;
-        state.items.remove(place).map(|(_, item)| item)
+        let place = state.items.iter().position(|waiting| waiting.number == number)?;
+        let found = state.items.remove(place)?;
+        state.weight -= found.weight;
+        Some(found.item)
     }
 
     /// The oldest item; blocks until there is one. `None` once the queue is closed.
@@ -67,8 +79,9 @@ impl<T> Queue<T> {
             if state.closed {
                 return None;
             }
-            if let Some((_, item)) = state.items.pop_front() {
-                return Some(item);
+            if let Some(first) = state.items.pop_front() {
+                state.weight -= first.weight;
+                return Some(first.item);
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -80,6 +93,7 @@ impl<T> Queue<T> {
         state.closed = true;
         // Dropped outside of the lock: an item's drop wakes its caller.
         let left = std::mem::take(&mut state.items);
+        state.weight = 0;
         drop(state);
         self.changed.notify_all();
         drop(left);
@@ -100,21 +114,32 @@ mod tests {
     #[test]
     fn items_come_out_in_order_and_a_full_queue_refuses() {
         let queue = Queue::new(2);
-        assert_eq!((queue.push('a'), queue.push('b')), (Ok(0), Ok(1)));
-        assert_eq!(queue.push('c'), Err(Refused::Full));
+        assert_eq!((queue.push('a', 1), queue.push('b', 1)), (Ok(0), Ok(1)));
+        assert_eq!(queue.push('c', 1), Err(Refused::Full));
         assert_eq!(queue.pop(), Some('a'));
-        assert_eq!(queue.push('c'), Ok(2));
+        assert_eq!(queue.push('c', 1), Ok(2));
         assert_eq!((queue.pop(), queue.pop()), (Some('b'), Some('c')));
+    }
+
+    #[test]
+    fn an_item_takes_as_many_places_as_it_weighs() {
+        let queue = Queue::new(4);
+        assert_eq!(queue.push('a', 9), Ok(0), "too heavy for ever, unless it is let in first");
+        assert_eq!(queue.push('b', 1), Err(Refused::Full));
+        assert_eq!(queue.pop(), Some('a'));
+        assert_eq!((queue.push('b', 3), queue.push('c', 2), queue.push('d', 1)), (Ok(1), Err(Refused::Full), Ok(2)));
+        assert_eq!(queue.remove(1), Some('b'));
+        assert_eq!(queue.push('c', 3), Ok(3));
     }
 
     #[test]
     fn who_leaves_frees_a_place() {
         let queue = Queue::new(2);
-        let first = queue.push('a').unwrap();
-        queue.push('b').unwrap();
+        let first = queue.push('a', 1).unwrap();
+        queue.push('b', 1).unwrap();
         assert_eq!(queue.remove(first), Some('a'));
         assert_eq!(queue.remove(first), None);
-        queue.push('c').unwrap();
+        queue.push('c', 1).unwrap();
         assert_eq!((queue.pop(), queue.pop()), (Some('b'), Some('c')));
     }
 
@@ -128,7 +153,7 @@ mod tests {
         queue.close();
         assert_eq!(worker.join().unwrap(), None::<Arc<()>>);
         let item = Arc::new(());
-        assert_eq!(queue.push(item.clone()), Err(Refused::Closed));
+        assert_eq!(queue.push(item.clone(), 1), Err(Refused::Closed));
         assert_eq!(Arc::strong_count(&item), 1);
     }
 }

@@ -103,6 +103,7 @@ fn run(network: &dyn Network, queue: &Queue<Job>, pulse: &Pulse, metrics: &Metri
         if !progress.begin() {
             continue;
         }
+        metrics.begun.add();
         let begun = Instant::now();
         pulse.beat();
         pulse.busy.store(true, Relaxed);
@@ -198,7 +199,7 @@ mod tests {
         let progress = Progress::default();
         let input = Tensor::from_vec(vec![value], (1, 1, 1, 1), &Device::Cpu).unwrap();
         let (queued, span) = (desk.metrics.wait(), Span::none());
-        desk.queue.push(Job { input, progress: progress.clone(), reply, span, queued }).unwrap();
+        desk.queue.push(Job { input, progress: progress.clone(), reply, span, queued }, 1).unwrap();
         (progress, ran)
     }
 

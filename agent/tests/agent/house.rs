@@ -78,6 +78,16 @@ impl House {
         line.unwrap_or_else(|| panic!("no {name} in\n{text}")).parse().unwrap()
     }
 
+    /// Waits until so many forward passes have begun.
+    pub(crate) async fn begun(&self, passes: u64) {
+        let begun = async {
+            while self.agent.metrics().begun.get() < passes {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(LIMIT, begun).await.expect("a pass in time");
+    }
+
     /// Waits until the load is such.
     pub(crate) async fn load(&self, wanted: impl FnMut(&Load) -> bool) {
         timeout(LIMIT, self.agent.metrics().load().wait_for(wanted)).await.expect("the load in time").unwrap();

@@ -182,7 +182,7 @@ async fn models_and_health_are_told() {
 
 #[tokio::test]
 async fn each_stage_is_timed_and_they_add_up() {
-    let house = House::new(&[("timed", &stand_in("30ms", "20ms", "60ms"))], keep).await;
+    let house = House::new(&[("timed", &stand_in("100ms", "150ms", "200ms"))], keep).await;
     let request = Request::post("/v2/models/timed/infer")
         .header("content-type", "image/jpeg")
         .header("x-request-id", "walk-7")
@@ -192,14 +192,18 @@ async fn each_stage_is_timed_and_they_add_up() {
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     assert_eq!(answer.headers["x-request-id"], "walk-7");
     let timing = answer.timing();
-    for (stage, planted) in [(Stage::Decode, 30), (Stage::Prepare, 20), (Stage::Forward, 60)] {
+    for (stage, planted) in [(Stage::Decode, 100), (Stage::Prepare, 150), (Stage::Forward, 200)] {
         let (found, planted) = (timing.stage(stage).unwrap(), Duration::from_millis(planted));
-        // Sleeping takes longer on a busy machine, never shorter; the stages must not swap, though.
-        assert!(found >= planted && found < planted * 2, "{}: {found:?} for {planted:?}", stage.name());
+        // Sleeping takes longer on a busy machine, never shorter; but the stages must not swap.
+        assert!(
+            found >= planted && found < planted + Duration::from_millis(80),
+            "{}: {found:?} for {planted:?}",
+            stage.name()
+        );
     }
     for stage in [Stage::Queue, Stage::Interpret, Stage::Encode, Stage::Other] {
         let found = timing.stage(stage).unwrap();
-        assert!(found < Duration::from_millis(15), "{}: {found:?}", stage.name());
+        assert!(found < Duration::from_millis(80), "{}: {found:?}", stage.name());
     }
     let sum: Duration = timing.stages().map(|(_, time)| time).sum();
     assert!(timing.total().abs_diff(sum) < Duration::from_micros(20), "{timing:?}");

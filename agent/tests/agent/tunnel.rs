@@ -130,7 +130,7 @@ async fn a_relay_learns_of_the_agent_and_asks_it() {
     let mut reports = Reports::of(&session).await;
     let manifest = reports.manifest(settled).await;
     assert_eq!((manifest.agent.as_str(), manifest.draining), ("shop-7", false));
-    assert_eq!((&manifest.devices[..], manifest.capacity), (&["cpu".to_owned()][..], 65));
+    assert_eq!((&manifest.devices[..], manifest.capacity), (&["cpu".to_owned()][..], 257));
     let states: Vec<_> = manifest.models.iter().map(|model| (model.name.as_str(), model.state)).collect();
     assert_eq!(states, [("broken", ModelState::Unavailable), ("digits", ModelState::Ready)]);
     assert!(manifest.models[0].reason.contains("[preprocess] is missing"));
