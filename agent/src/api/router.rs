@@ -4,7 +4,9 @@
 //! agent's timing into its answer.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use adit_common::deadline::Deadline;
@@ -17,8 +19,8 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
 use tracing::Instrument as _;
 
 use super::compat;
@@ -26,7 +28,7 @@ use super::oip;
 use super::reply::refusal;
 use super::upload::{Intake, Upload, UploadError};
 use crate::config::ApiConfig;
-use crate::metrics::Metrics;
+use crate::metrics::{InFlight, Metrics};
 use crate::serving::Serving;
 
 /// Which way a request came: whoever serves it puts this into its extensions.
@@ -168,12 +170,34 @@ async fn visit(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
         }
     }
     // The request is over when its answer is written, or nobody wants it any more.
-    response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _until_dropped = &in_flight;
-            frame
-        }))
-    })
+    response.map(|body| Body::new(Counted { body, _in_flight: in_flight }))
+}
+
+/// An answer's body that counts as load until it is dropped. It says of itself what the body says, so that a length that
+/// is known stays known.
+struct Counted {
+    body: Body,
+    _in_flight: InFlight,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A header as text, if it is there once and readable.

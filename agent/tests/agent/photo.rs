@@ -11,6 +11,7 @@ async fn an_image_is_told_in_a_sentence() {
     let answer = house.post("/photo", one()).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     assert_eq!(answer.headers["content-type"], "application/json");
+    assert_eq!(answer.headers["content-length"], answer.body.len().to_string().as_str());
     let body = answer.json();
     assert_eq!(body["message"], "success");
     let sentence = body["inference"].as_str().unwrap();
