@@ -75,8 +75,8 @@ pub struct TunnelConfig {
     /// A relay that was not heard of for this long is dead.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub idle_timeout: Duration,
-    /// How often to say something when there is nothing to say: below every NAT's timer for UDP, and three tries within
-    /// the idle time-out.
+    /// How often to say something when there is nothing to say: below every NAT's timer for UDP, and so often that an idle
+    /// agent finds out within a second that its relay was started anew. Some 60 bytes each.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub keep_alive: Duration,
     /// Requests that a relay may have open on a tunnel. Generous: a slow upload holds one without any work being done.
@@ -172,7 +172,7 @@ impl Default for TunnelConfig {
         Self {
             udp_buffer: 8 << 20,
             idle_timeout: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(3),
+            keep_alive: Duration::from_secs(1),
             streams: 512,
             segmentation_offload: true,
         }

@@ -142,7 +142,7 @@ pub struct TunnelConfig {
     pub handshake_timeout: Duration,
     /// Handshakes at a time; more are refused, and agents try again.
     pub max_handshakes: usize,
-    /// An agent that was not heard of for this long is dead: three of its keep-alives.
+    /// An agent that was not heard of for this long is dead.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub idle_timeout: Duration,
     /// Unread bytes of one answer: 2 MiB carries 300 Mbit/s over 50 ms.

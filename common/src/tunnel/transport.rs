@@ -29,7 +29,8 @@ pub enum Role {
 pub struct TransportOptions {
     /// A peer that was not heard of for this long is dead. 10 s: an agent has to notice within that time.
     pub idle_timeout: Duration,
-    /// The agent sends at least this often: below every NAT's timer for UDP, and three tries within the idle time-out.
+    /// The agent sends at least this often: below every NAT's timer for UDP, and so often that an idle agent finds out
+    /// within a second that its relay was started anew, for the answer to a keep-alive is then a stateless reset.
     pub keep_alive: Duration,
     /// Requests that a relay may have open on one session. Generous, for slow uploads hold a stream without any work being
     /// done; admission is by load, not by credit.
@@ -51,7 +52,7 @@ impl Default for TransportOptions {
     fn default() -> Self {
         Self {
             idle_timeout: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(3),
+            keep_alive: Duration::from_secs(1),
             streams: 512,
             stream_window: 2 << 20,
             session_window: 64 << 20,
