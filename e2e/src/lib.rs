@@ -1,1 +1,13 @@
-//! A whole house in one process: relay, agent and client over real TLS and QUIC on loopback.
+//! A whole house in one process: relay, agents and clients over real TLS and QUIC on loopback.
+//!
+//! A [`House`] is built from a [`Builder`] and one [`Plan`] an agent; it makes its own authority, certificates and key in a
+//! folder that goes with it. [`Client`] asks it as any HTTP client would, and [`House::connector`] as `adit` does. A
+//! [`Link`] stands between an agent and the relay where a test wants to slow the way or cut it.
+
+mod house;
+mod https;
+mod link;
+
+pub use house::{Builder, Delays, House, Plan};
+pub use https::{Answer, Body, Client, LIMIT, Version, full, pieces};
+pub use link::Link;

@@ -1,0 +1,11 @@
+//! The whole path in one process: a client's request over HTTPS, through relay, tunnel and agent, and back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod abuse;
+mod ask;
+mod cancel;
+mod many;
+mod photos;
+mod reach;
+mod timing;
+mod walk;
