@@ -11,6 +11,7 @@ use adit_agent::config::Config;
 use adit_agent::error::AgentError;
 use adit_common::daemon::{Notifier, init, signal};
 use anyhow::Context as _;
+use tokio::time::Interval;
 
 use super::status::misconfigured;
 
@@ -50,13 +51,20 @@ async fn serve(config: Config, notifier: &Notifier) -> anyhow::Result<ExitCode> 
     };
     notifier.stopping();
     tracing::info!(signal = name, "stopping");
-    let in_time = agent.drain().await;
-    Ok(if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut drain = pin!(agent.drain());
+    let mut tick = interval(notifier);
+    loop {
+        tokio::select! {
+            in_time = drain.as_mut() => return Ok(if in_time { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+            // That the runtime turns is all there is to show by now; the drain time-out bounds the rest.
+            _ = tick.tick() => notifier.alive(),
+        }
+    }
 }
 
 /// Tells the service manager how the agent is, for ever.
 async fn watch(agent: &Agent, notifier: &Notifier) -> Infallible {
-    let mut tick = tokio::time::interval(notifier.watchdog_interval().unwrap_or(Duration::from_secs(10)));
+    let mut tick = interval(notifier);
     loop {
         tick.tick().await;
         let ready = agent.serving().catalogue().entries().filter(|(_, _, entry)| entry.model.is_some()).count();
@@ -69,4 +77,9 @@ async fn watch(agent: &Agent, notifier: &Notifier) -> Infallible {
             tracing::error!("a model shows no progress: no longer telling the service manager that all is well");
         }
     }
+}
+
+/// As often as the watchdog wants to hear; without one, often enough for the status line.
+fn interval(notifier: &Notifier) -> Interval {
+    tokio::time::interval(notifier.watchdog_interval().unwrap_or(Duration::from_secs(10)))
 }
