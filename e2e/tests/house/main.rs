@@ -4,7 +4,9 @@
 mod abuse;
 mod ask;
 mod cancel;
+mod chaos;
 mod many;
+mod notify;
 mod photos;
 mod reach;
 mod timing;
