@@ -158,9 +158,9 @@ async fn a_relay_learns_of_the_agent_and_asks_it() {
 
     // The relay says who the client is.
     let mut request = get("/");
-    request.headers_mut().insert("x-forwarded-for", "10.0.0.1, 192.0.2.9".parse().unwrap());
+    request.headers_mut().insert("forwarded", "for=\"[2001:db8::9]:4711\";proto=https".parse().unwrap());
     let text = ask(&session, request).await.into_body().collect().await.unwrap().to_bytes();
-    assert!(text.starts_with(b"Request:192.0.2.9,0; HOST:relay.test; Hostname:"), "{text:?}");
+    assert!(text.starts_with(b"Request:2001:db8::9,4711; HOST:relay.test; Hostname:"), "{text:?}");
 }
 
 #[tokio::test]

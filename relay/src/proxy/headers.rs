@@ -1,5 +1,6 @@
 //! What is taken off and put on at the border: hop-by-hop fields end here, and nobody but the relay speaks for the relay.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use adit_common::deadline::Deadline;
@@ -62,7 +63,10 @@ pub(super) fn to_agent(headers: &mut HeaderMap, call: &Call, now: Instant) {
     };
     set(REQUEST_ID, call.id.as_str());
     set(TRACEPARENT, &call.trace.child().to_string());
-    set(FORWARDED_FOR, &call.peer.ip().to_canonical().to_string());
+    let peer = SocketAddr::new(call.peer.ip().to_canonical(), call.peer.port());
+    set(FORWARDED_FOR, &peer.ip().to_string());
+    // The older field has no room for a port.
+    set(header::FORWARDED, &format!("for=\"{peer}\";proto=https"));
     if let Some(budget) = call.deadline.header(now) {
         set(BUDGET, &budget);
     }
@@ -151,8 +155,9 @@ mod tests {
         to_agent(&mut headers, &call, now + Duration::from_millis(500));
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        let kept = ["adit-budget", "content-type", "te", "traceparent", "x-forwarded-for", "x-forwarded-proto"];
-        assert_eq!(names, [&kept[..], &["x-request-id"]].concat());
+        let kept = ["adit-budget", "content-type", "forwarded", "te", "traceparent", "x-forwarded-for"];
+        assert_eq!(names, [&kept[..], &["x-forwarded-proto", "x-request-id"]].concat());
+        assert_eq!(headers["forwarded"], "for=\"192.0.2.7:999\";proto=https");
         assert_eq!(headers["adit-budget"], "1500000");
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "https");

@@ -4,6 +4,7 @@
 //! itself, under whatever content type. It names no model: the agent's default one answers. Errors, which the original leaves
 //! to its web framework, are `{"error": "..."}`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adit_common::timing::Stage;
@@ -32,18 +33,22 @@ pub(crate) async fn greet(State(api): State<Arc<Api>>, request: Request) -> Resp
     bytes(StatusCode::OK, HeaderValue::from_static("text/html; charset=utf-8"), body.into())
 }
 
-/// The client's address and port: what the relay says, or whoever has connected here. A port that nobody knows is 0.
+/// The client's address and port: what the relay says (RFC 7239), or whoever has connected here. A port that nobody knows
+/// is 0.
 fn client(request: &Request) -> (String, u16) {
     match request.extensions().get::<Origin>() {
         Some(Origin::Local(address)) => (address.ip().to_canonical().to_string(), address.port()),
-        // The relay appends whom it saw; what stands before is the client's own claim.
-        Some(Origin::Tunnel) => {
-            let header = request.headers().get_all("x-forwarded-for").iter().next_back();
-            let last = header.and_then(|header| header.to_str().ok()?.rsplit(',').next()).unwrap_or_default();
-            (last.trim().chars().take(64).collect(), 0)
-        }
+        // The relay lets nobody else say it.
+        Some(Origin::Tunnel) => text(request.headers(), header::FORWARDED.as_str())
+            .and_then(forwarded_for)
+            .map_or_else(Default::default, |peer| (peer.ip().to_string(), peer.port())),
         None => (String::new(), 0),
     }
+}
+
+/// The address in a `Forwarded` field of one hop, such as `for="192.0.2.9:4711";proto=https`.
+fn forwarded_for(field: &str) -> Option<SocketAddr> {
+    field.split(';').find_map(|pair| pair.trim().strip_prefix("for=")?.trim_matches('"').parse().ok())
 }
 
 /// `POST /photo`
