@@ -88,7 +88,9 @@ async fn a_killed_relay_is_started_anew_and_serves_within_two_seconds() {
     let listening = site.listening().await;
     let served = site.serving(1).await;
     assert!(caller.ask(Version::Http2).await.is_good());
-    println!("relay killed without any load: served again {:.2?} after it listened", served - listening);
+    let gap = served - listening;
+    println!("relay killed without any load: served again {gap:.2?} after it listened");
+    assert!(gap < Duration::from_secs(2), "{gap:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,8 +162,8 @@ async fn an_agent_that_leaves_hands_over_without_a_failed_request() {
         println!("agent left under load: exit 0 after {took:.2?}");
     }
     let samples = load.stop(HANGS).await;
-    println!("two agents, four departures and returns: {} requests, all answered", samples.len());
     none("failed", began, &samples, |sample| !sample.is_good());
+    println!("two agents, four departures and returns: {} requests, all answered", samples.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -182,16 +184,16 @@ async fn the_last_agent_answers_what_it_has_and_leaves() {
     };
     let (accepted, (asked, took, status, later)) = tokio::join!(asks, leave);
     let served = count(&later, Sample::is_good);
+    none("accepted and not answered", asked, &accepted, |sample| !sample.is_good());
+    none("neither answered nor put off", asked, &later, |sample| !sample.is_good() && !sample.is_put_off());
+    assert!(status.success() && took < DRAIN, "{status} after {took:?}");
+    assert!(took > Duration::from_millis(1200), "it waited for its own: {took:?}");
     println!(
         "the only agent left with 6 requests in flight: all answered, exit 0 after {took:.2?}; of {} later requests {served} \
          were answered yet and {} put off with Retry-After",
         later.len(),
         count(&later, Sample::is_put_off),
     );
-    none("accepted and not answered", asked, &accepted, |sample| !sample.is_good());
-    none("neither answered nor put off", asked, &later, |sample| !sample.is_good() && !sample.is_put_off());
-    assert!(status.success() && took < DRAIN, "{status} after {took:?}");
-    assert!(took > Duration::from_millis(1200), "it waited for its own: {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,13 +215,6 @@ async fn a_relay_that_leaves_answers_what_it_has_accepted() {
         let late = |sample: &&Sample| sample.sent > asked + took && sample.is_good();
         let served = samples.iter().filter(late).map(|sample| sample.done).min().unwrap();
         let gap = served.saturating_duration_since(listening);
-        println!(
-            "relay left under load: exit 0 after {took:.2?}; of {} requests {} met nobody and {} were put off while it \
-             started, all others were answered; served again {gap:.2?} after it listened",
-            samples.len(),
-            count(&samples, is_unsent),
-            count(&samples, Sample::is_put_off),
-        );
         none("accepted and lost", asked, &samples, is_broken);
         none("not sent, though a relay listened", asked, &samples, |sample| {
             is_unsent(sample) && (sample.done < asked || sample.sent > listening)
@@ -230,6 +225,13 @@ async fn a_relay_that_leaves_answers_what_it_has_accepted() {
         });
         assert!(status.success() && took < DRAIN, "{status} after {took:?}");
         assert!(gap < Duration::from_millis(1500), "{gap:?}");
+        println!(
+            "relay left under load: exit 0 after {took:.2?}; of {} requests {} met nobody and {} were put off while it \
+             started, all others were answered; served again {gap:.2?} after it listened",
+            samples.len(),
+            count(&samples, is_unsent),
+            count(&samples, Sample::is_put_off),
+        );
     }
 }
 
