@@ -4,7 +4,7 @@
 //! applies it to this workspace, and a second one to a planted breach, to show that the rule can fail. Only the
 //! standard library and serde_json are needed, and no git.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod crates;
 mod paths;
