@@ -3,11 +3,14 @@
 //! together into a tensor.
 //!
 //! Everything agrees with Pillow, in which the reference outputs of published models are made: the same JPEG
-//! decoder arithmetic, the same resizing, the same conversions to grey and from CMYK.
+//! decoder arithmetic, the same resizing, the same conversions to grey and from CMYK. Detectors were mostly trained
+//! with OpenCV: its resizing is there too ([`Filter`]). A [`Frame`] says where a picture lies in a network's input.
 
+mod bilinear;
 mod decode;
 mod digit;
 mod draw;
+mod frame;
 mod jpeg;
 mod limits;
 mod pixels;
@@ -17,7 +20,8 @@ mod resize;
 
 pub use decode::decode;
 pub use draw::digit_picture;
+pub use frame::Frame;
 pub use limits::ImageLimits;
 pub use pixels::Pixels;
 pub use prepare::{batch, prepare};
-pub use preprocess::{ChannelOrder, Invert, Preprocess, Resize};
+pub use preprocess::{ChannelOrder, Filter, Invert, Preprocess, Resize};

@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 
 use crate::error::{ImageError, VisionError};
-use crate::image::digit;
+use crate::image::frame::{letterbox_ratio, short_side};
 use crate::image::pixels::Pixels;
-use crate::image::preprocess::{ChannelOrder, Invert, Preprocess, Resize};
+use crate::image::preprocess::{ChannelOrder, Filter, Invert, Preprocess, Resize};
 use crate::image::resize::{Cut, Raster};
+use crate::image::{bilinear, digit};
 use crate::shape::ImageShape;
 
 /// Prepares one picture: planes one after another (CHW), f32, [`Preprocess::shape`] elements.
@@ -29,8 +30,14 @@ pub fn prepare(pixels: &Pixels, preprocess: &Preprocess) -> Result<Vec<f32>, Ima
         raster.bytes.to_mut().iter_mut().for_each(|byte| *byte = 255 - *byte);
     }
     let fitted = match preprocess.resize() {
-        Resize::Stretch => raster.resized(shape.width, shape.height),
-        Resize::ShortSide(side) => short_side(&raster, side, shape),
+        Resize::Stretch => whole(&raster, preprocess.filter(), shape.width, shape.height),
+        Resize::ShortSide(side) => {
+            // Only the middle is computed, so that a picture like a thread costs no more than others.
+            let (scaled, [left, top]) = short_side([width, height], side, shape);
+            let cut = Cut { left, top, width: shape.width, height: shape.height };
+            resized(&raster, preprocess.filter(), scaled, cut)
+        }
+        Resize::Letterbox(border) => letterbox(&raster, preprocess.filter(), border, shape),
         Resize::Digit => digit::fit(&raster, shape.width, shape.height)?,
     };
     Ok(planes(&fitted, preprocess))
@@ -50,14 +57,30 @@ pub fn batch<T: AsRef<[f32]>>(images: &[T], shape: ImageShape, device: &Device) 
     Ok(Tensor::from_vec(elements, (images.len(), channels, height, width), device)?)
 }
 
-/// Shorter side to `side`, then the middle; sizes and the cut are rounded as Python does. Only the middle is computed,
-/// so that a picture like a thread costs no more than others.
-fn short_side(raster: &Raster<'_>, side: usize, shape: ImageShape) -> Raster<'static> {
-    let ratio = side as f64 / raster.width.min(raster.height) as f64;
-    let scaled = |length: usize| side.max((length as f64 * ratio).round_ties_even() as usize);
-    let (width, height) = (scaled(raster.width), scaled(raster.height));
-    let (left, top) = ((width - shape.width) / 2, (height - shape.height) / 2);
-    raster.resized_cut(width, height, Cut { left, top, width: shape.width, height: shape.height })
+/// A part of the picture at another width and height.
+fn resized(raster: &Raster<'_>, filter: Filter, [width, height]: [usize; 2], cut: Cut) -> Raster<'static> {
+    match filter {
+        Filter::Antialias => raster.resized_cut(width, height, cut),
+        Filter::Bilinear => bilinear::resized_cut(raster, width, height, cut),
+    }
+}
+
+fn whole(raster: &Raster<'_>, filter: Filter, width: usize, height: usize) -> Raster<'static> {
+    resized(raster, filter, [width, height], Cut { left: 0, top: 0, width, height })
+}
+
+/// As large as fits, at the top left, `border` around it; sizes are cut to whole pixels, as YOLOX does.
+fn letterbox(raster: &Raster<'_>, filter: Filter, border: u8, shape: ImageShape) -> Raster<'static> {
+    let ratio = letterbox_ratio([raster.width, raster.height], shape);
+    let fitted = |length: usize, most: usize| ((length as f64 * ratio) as usize).clamp(1, most);
+    let (width, height) = (fitted(raster.width, shape.width), fitted(raster.height, shape.height));
+    let picture = whole(raster, filter, width, height);
+    let mut bytes = vec![border; shape.elements()];
+    let rows = bytes.chunks_exact_mut(shape.width * raster.channels);
+    for (row, source) in rows.zip(picture.bytes.chunks_exact(width * raster.channels)) {
+        row[..source.len()].copy_from_slice(source);
+    }
+    Raster { width: shape.width, height: shape.height, channels: raster.channels, bytes: bytes.into() }
 }
 
 fn planes(raster: &Raster<'_>, preprocess: &Preprocess) -> Vec<f32> {
@@ -100,6 +123,21 @@ mod tests {
         let pixels = Pixels::new(5, 2, rgb).unwrap();
         let cut = preprocess(r#"{ "size": [2, 2], "resize": { "short_side": 2 }, "scale": 1, "channels": "grey" }"#);
         assert_eq!(prepare(&pixels, &cut).unwrap(), [1., 2., 6., 7.]);
+    }
+
+    #[test]
+    fn a_letterbox_is_filled_to_the_right_and_below() {
+        let pixels = Pixels::new(4, 2, vec![200; 24]).unwrap();
+        let section = |size: &str| {
+            preprocess(&format!(
+                r#"{{ "size": {size}, "resize": {{ "letterbox": 7 }}, "scale": 1, "channels": "grey" }}"#
+            ))
+        };
+        assert_eq!(prepare(&pixels, &section("[2, 2]")).unwrap(), [200., 200., 7., 7.]);
+        assert_eq!(prepare(&pixels, &section("[1, 3]")).unwrap(), [200., 200., 7.]);
+        // A thread still leaves a pixel.
+        let thread = Pixels::new(900, 1, vec![9; 2700]).unwrap();
+        assert_eq!(prepare(&thread, &section("[2, 3]")).unwrap(), [9., 9., 9., 7., 7., 7.]);
     }
 
     #[test]

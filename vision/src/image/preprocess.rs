@@ -11,6 +11,7 @@ use crate::shape::ImageShape;
 pub struct Preprocess {
     size: [usize; 2],
     resize: Resize,
+    filter: Filter,
     channels: ChannelOrder,
     invert: Invert,
     scale: f64,
@@ -28,9 +29,25 @@ pub enum Resize {
     /// `resize = { short_side = 256 }`: the shorter side to this many pixels, keeping proportions, then the middle is
     /// cut out (the odd pixel stays to the right and below).
     ShortSide(usize),
+    /// `resize = { letterbox = 114 }`: as large as fits, keeping proportions, at the top left; what is left to the
+    /// right and below is filled with this byte, as YOLOX does.
+    Letterbox(u8),
     /// `resize = "digit"`: a handwritten digit, bright on dark, as MNIST prepared them: cut to its ink, fitted into
     /// 20/28 of the size, placed with its centre of mass in the middle. One channel only.
     Digit,
+}
+
+/// How pixels are made of pixels when the size changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// Each pixel is the mean of all that it covers, weighted by their distance, as Pillow's `BILINEAR`: what most
+    /// classifiers were trained with.
+    #[default]
+    Antialias,
+    /// Each pixel is mixed of the four around its middle, as OpenCV's `INTER_LINEAR`: what most detectors were trained
+    /// with.
+    Bilinear,
 }
 
 /// Which planes the network sees, in order.
@@ -77,6 +94,9 @@ struct Written {
     /// Height and width in pixels.
     size: [usize; 2],
     resize: Resize,
+    /// Antialiased when absent.
+    #[serde(default)]
+    filter: Filter,
     #[serde(default = "rgb")]
     channels: ChannelOrder,
     #[serde(default)]
@@ -106,7 +126,7 @@ impl TryFrom<Written> for Preprocess {
 
     fn try_from(written: Written) -> Result<Self, ImageError> {
         let refuse = |reason: &str| Err(ImageError::Preprocess(reason.to_owned()));
-        let Written { size, resize, channels, invert, scale, mean, std } = written;
+        let Written { size, resize, filter, channels, invert, scale, mean, std } = written;
         if size.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
             return refuse("`size` must be two numbers from 1 to 4096: height and width");
         }
@@ -116,6 +136,9 @@ impl TryFrom<Written> for Preprocess {
             }
             Resize::Digit if channels != ChannelOrder::Grey => {
                 return refuse("`resize = \"digit\"` needs `channels = \"grey\"`");
+            }
+            Resize::Digit if filter != Filter::Antialias => {
+                return refuse("`resize = \"digit\"` takes no other `filter`");
             }
             _ => {}
         }
@@ -127,7 +150,7 @@ impl TryFrom<Written> for Preprocess {
         if !scale.is_finite() || mean.iter().chain(&std).any(|number| !number.is_finite()) || std.contains(&0.0) {
             return refuse("`scale`, `mean` and `std` must be finite, and `std` not zero");
         }
-        Ok(Self { size, resize, channels, invert, scale, mean, std })
+        Ok(Self { size, resize, filter, channels, invert, scale, mean, std })
     }
 }
 
@@ -148,6 +171,12 @@ impl Preprocess {
     #[must_use]
     pub fn resize(&self) -> Resize {
         self.resize
+    }
+
+    /// How pixels are made of pixels.
+    #[must_use]
+    pub fn filter(&self) -> Filter {
+        self.filter
     }
 
     /// Whether dark and bright change places.
@@ -193,6 +222,8 @@ mod tests {
             (r#"{ "size": [224, 224], "resize": "sideways" }"#, "sideways"),
             (r#"{ "size": [224, 224], "resize": { "short_side": 200 } }"#, "short_side"),
             (r#"{ "size": [28, 28], "resize": "digit" }"#, "grey"),
+            (r#"{ "size": [28, 28], "resize": "digit", "channels": "grey", "filter": "bilinear" }"#, "filter"),
+            (r#"{ "size": [28, 28], "resize": { "letterbox": 256 } }"#, "256"),
             (r#"{ "size": [28, 28], "resize": "stretch", "mean": [1, 2] }"#, "mean"),
             (r#"{ "size": [28, 28], "resize": "stretch", "std": [1, 0, 1] }"#, "zero"),
             (r#"{ "size": [28, 28], "resize": "stretch", "crop": 3 }"#, "crop"),
