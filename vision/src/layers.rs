@@ -85,6 +85,40 @@ impl Window {
         let width = steps(input.width + self.padding.left + self.padding.right, self.kernel[1])?;
         Some([height, width])
     }
+
+    /// The window that a dilated kernel spans: between two of its taps lie `dilation - 1` others.
+    #[must_use]
+    pub const fn dilated(self, dilation: usize) -> Self {
+        let [height, width] = self.kernel;
+        Self { kernel: [(height - 1) * dilation + 1, (width - 1) * dilation + 1], ..self }
+    }
+}
+
+/// What a convolution is, apart from its weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// Output channels.
+    pub outputs: usize,
+    /// How it slides.
+    pub window: Window,
+    /// 1, or the number of channels for a depthwise convolution.
+    pub groups: usize,
+    /// Distance between the taps of its kernel; 1 for a dense one.
+    pub dilation: usize,
+}
+
+impl Form {
+    /// A dense convolution over all channels.
+    #[must_use]
+    pub const fn new(outputs: usize, window: Window) -> Self {
+        Self { outputs, window, groups: 1, dilation: 1 }
+    }
+
+    /// A convolution of each channel alone.
+    #[must_use]
+    pub const fn depthwise(channels: usize, window: Window) -> Self {
+        Self { groups: channels, ..Self::new(channels, window) }
+    }
 }
 
 /// A two-dimensional convolution, with or without bias.
@@ -98,6 +132,8 @@ pub struct Convolution {
     pub window: Window,
     /// 1, or the number of channels for a depthwise convolution.
     pub groups: usize,
+    /// Distance between the taps of its kernel; 1 for a dense one.
+    pub dilation: usize,
 }
 
 /// A fully connected layer: flattens its input to `[N, inputs]`, gives `[N, outputs]`.
@@ -126,6 +162,10 @@ pub enum Activation {
     Relu,
     /// min(max(x, 0), 6).
     Relu6,
+    /// x / (1 + exp(-x)).
+    Silu,
+    /// 1 / (1 + exp(-x)).
+    Sigmoid,
 }
 
 /// One step of a network.
@@ -142,6 +182,11 @@ pub enum Layer {
     Activation(Activation),
     /// One input; the largest element of each window. What is padded never wins.
     MaxPool(Window),
+    /// One input; each element becomes two rows and two columns of itself.
+    Upsample,
+    /// One input; from each square of 2 x 2 elements four channels of one: top left, bottom left, top right, bottom
+    /// right, each with all channels of the input.
+    Focus,
     /// One input; the mean over rows and columns, which leaves 1 x 1.
     GlobalAveragePool,
     /// Two inputs of one shape; their sum.
@@ -159,6 +204,8 @@ impl Layer {
             (Self::Norm(layer), [input]) => layer.run(input),
             (Self::Activation(activation), [input]) => activation.run(input),
             (Self::MaxPool(window), [input]) => max_pool(input, window),
+            (Self::Upsample, [input]) => upsample(input),
+            (Self::Focus, [input]) => focus(input),
             (Self::GlobalAveragePool, [input]) => Ok(input.mean_keepdim((D::Minus2, D::Minus1))?),
             (Self::Add, [left, right]) => Ok(left.add(right)?),
             (Self::Concat, _) => Ok(Tensor::cat(inputs, 1)?),
@@ -178,6 +225,8 @@ impl Layer {
             Self::Norm(_) => "norm",
             Self::Activation(_) => "activation",
             Self::MaxPool(_) => "max pool",
+            Self::Upsample => "upsample",
+            Self::Focus => "focus",
             Self::GlobalAveragePool => "global average pool",
             Self::Add => "add",
             Self::Concat => "concat",
@@ -192,14 +241,15 @@ impl Convolution {
     }
 
     fn run(&self, input: &Tensor) -> Result<Tensor, VisionError> {
-        let output = if self.is_depthwise() && input.device().is_cpu() {
-            depthwise::convolve(input, &self.weight, &self.window)?
-        } else if self.weight.is_variable() && self.groups == 1 {
-            unfold::convolve(input, &self.weight, &self.window)?
-        } else if let Some(padding) = self.window.padding.uniform() {
-            input.conv2d(&self.weight, padding, self.window.stride, 1, self.groups)?
+        let Self { weight, window, groups, dilation, .. } = self;
+        let output = if self.is_depthwise() && *dilation == 1 && input.device().is_cpu() {
+            depthwise::convolve(input, weight, window)?
+        } else if weight.is_variable() && *groups == 1 && *dilation == 1 {
+            unfold::convolve(input, weight, window)?
+        } else if let Some(padding) = window.padding.uniform() {
+            input.conv2d(weight, padding, window.stride, *dilation, *groups)?
         } else {
-            pad_with_zeros(input, self.window.padding)?.conv2d(&self.weight, 0, self.window.stride, 1, self.groups)?
+            pad_with_zeros(input, window.padding)?.conv2d(weight, 0, window.stride, *dilation, *groups)?
         };
         match &self.bias {
             Some(bias) => Ok(output.broadcast_add(&per_channel(bias)?)?),
@@ -225,6 +275,8 @@ impl Activation {
         match self {
             Self::Relu => Ok(input.relu()?),
             Self::Relu6 => Ok(input.clamp(0f32, 6f32)?),
+            Self::Silu => Ok(input.silu()?),
+            Self::Sigmoid => Ok(candle_nn::ops::sigmoid(input)?),
         }
     }
 }
@@ -237,6 +289,18 @@ fn per_channel(values: &Tensor) -> candle_core::Result<Tensor> {
 /// A feature map with rows and columns of zeros around it.
 pub(crate) fn pad_with_zeros(input: &Tensor, padding: Padding) -> candle_core::Result<Tensor> {
     input.pad_with_zeros(D::Minus2, padding.top, padding.bottom)?.pad_with_zeros(D::Minus1, padding.left, padding.right)
+}
+
+fn upsample(input: &Tensor) -> Result<Tensor, VisionError> {
+    let (_, _, height, width) = input.dims4()?;
+    Ok(input.upsample_nearest2d(2 * height, 2 * width)?)
+}
+
+fn focus(input: &Tensor) -> Result<Tensor, VisionError> {
+    let (batch, channels, height, width) = input.dims4()?;
+    let squares = input.reshape(&[batch, channels, height / 2, 2, width / 2, 2][..])?;
+    // The column inside of a square first, then its row, then the channel.
+    Ok(squares.permute(&[0, 5, 3, 1, 2, 4][..])?.reshape((batch, 4 * channels, height / 2, width / 2))?)
 }
 
 fn max_pool(input: &Tensor, window: &Window) -> Result<Tensor, VisionError> {
@@ -289,6 +353,17 @@ mod tests {
         let window = Window { kernel: [3, 3], stride: 2, padding: Padding::all(1) };
         let output = max_pool(&input, &window).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(output, [-1.]);
+    }
+
+    #[test]
+    fn a_focus_makes_channels_of_squares_and_an_upsample_squares_of_elements() {
+        let input = Tensor::arange(0f32, 16., &Device::Cpu).unwrap().reshape((1, 2, 2, 4)).unwrap();
+        let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let focused = Layer::Focus.run(&[&input]).unwrap();
+        assert_eq!(focused.dims(), [1, 8, 1, 2]);
+        assert_eq!(values(focused), [0., 2., 8., 10., 4., 6., 12., 14., 1., 3., 9., 11., 5., 7., 13., 15.]);
+        let upsampled = Layer::Upsample.run(&[&input.narrow(1, 0, 1).unwrap().narrow(3, 0, 2).unwrap()]).unwrap();
+        assert_eq!(values(upsampled), [0., 0., 1., 1., 0., 0., 1., 1., 4., 4., 5., 5., 4., 4., 5., 5.]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 pub mod image;
 pub mod train;
 
+mod builder;
 mod depthwise;
 mod device;
 mod error;
@@ -26,10 +27,11 @@ mod zoo;
 
 pub use candle_core::{Device, Tensor};
 
+pub use crate::builder::GraphBuilder;
 pub use crate::device::device;
 pub use crate::error::{ImageError, VisionError};
-pub use crate::graph::{Graph, GraphBuilder, Step, Value};
-pub use crate::layers::{Activation, Convolution, Layer, Linear, Norm, Padding, Window};
+pub use crate::graph::{Graph, Step, Value};
+pub use crate::layers::{Activation, Convolution, Form, Layer, Linear, Norm, Padding, Window};
 pub use crate::network::{Classifier, Heads, Network};
 pub use crate::output::{Labels, Prediction, probabilities, top};
 pub use crate::shape::ImageShape;

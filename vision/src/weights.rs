@@ -4,6 +4,7 @@
 //! mapping needs `unsafe`. Half precision on disk becomes f32 here, because every network computes in f32.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -20,12 +21,25 @@ pub struct Weights {
     tensors: Tensors,
 }
 
-#[derive(Debug)]
 enum Tensors {
     /// A safetensors file, not yet converted.
     File { bytes: Vec<u8>, start: usize, metadata: Metadata },
     /// Already tensors: weights in training.
     Ready(HashMap<String, Tensor>),
+    /// Computed from name and shape when they are asked for.
+    Made(Box<Maker>),
+}
+
+type Maker = dyn Fn(&str, &[usize]) -> Option<Vec<f32>> + Send + Sync;
+
+impl fmt::Debug for Tensors {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { bytes, .. } => write!(formatter, "File({} bytes)", bytes.len()),
+            Self::Ready(tensors) => write!(formatter, "Ready({} tensors)", tensors.len()),
+            Self::Made(_) => formatter.write_str("Made"),
+        }
+    }
 }
 
 impl Weights {
@@ -53,10 +67,23 @@ impl Weights {
         Self { origin: origin.into(), tensors: Tensors::Ready(tensors.into_iter().collect()) }
     }
 
+    /// Weights that `maker` computes from a tensor's name and shape, row-major; a name for which it gives nothing is
+    /// missing. With them a network can be measured, or held against another program's, without a file.
+    pub fn made_by(
+        origin: impl Into<String>,
+        maker: impl Fn(&str, &[usize]) -> Option<Vec<f32>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { origin: origin.into(), tensors: Tensors::Made(Box::new(maker)) }
+    }
+
     /// The tensor of this name as f32 on `device`, which must have exactly this shape.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, VisionError> {
         let tensor = match &self.tensors {
             Tensors::Ready(tensors) => tensors.get(name).ok_or_else(|| self.missing(name))?.clone(),
+            Tensors::Made(maker) => {
+                let values = maker(name, shape).ok_or_else(|| self.missing(name))?;
+                Tensor::from_vec(values, shape, &Device::Cpu)?
+            }
             Tensors::File { bytes, start, metadata } => self.convert(name, bytes, *start, metadata)?,
         };
         if tensor.dims() != shape {

@@ -6,8 +6,9 @@
 
 use candle_core::Device;
 
+use crate::builder::GraphBuilder;
 use crate::error::VisionError;
-use crate::graph::{Graph, GraphBuilder, Value};
+use crate::graph::{Graph, Value};
 use crate::layers::{Padding, Window};
 use crate::shape::ImageShape;
 use crate::weights::Weights;

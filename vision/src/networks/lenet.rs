@@ -3,8 +3,9 @@
 
 use candle_core::Device;
 
+use crate::builder::GraphBuilder;
 use crate::error::VisionError;
-use crate::graph::{Graph, GraphBuilder};
+use crate::graph::Graph;
 use crate::layers::{Padding, Window};
 use crate::shape::ImageShape;
 use crate::weights::Weights;
