@@ -31,12 +31,17 @@ async fn main() {
     let (relay, agent) = pair.sessions();
     tokio::spawn(serve_ours(agent));
 
-    println!("| exchange | bare req/s | ours req/s | rate ratio | bare p50 us | ours p50 us | p50 ratio | bare CPU us | ours CPU us |");
+    println!(
+        "| exchange | bare req/s | ours req/s | rate ratio | bare p50 us | ours p50 us | p50 ratio | bare CPU us | ours CPU us |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     let only: Vec<String> = std::env::args().filter(|argument| argument.contains("KiB")).collect();
-    for (label, size, wide) in
-        [("1 KiB x 1", 1 << 10, 1), ("1 KiB x 32", 1 << 10, 32), ("150 KiB x 1", 150 << 10, 1), ("150 KiB x 32", 150 << 10, 32)]
-    {
+    for (label, size, wide) in [
+        ("1 KiB x 1", 1 << 10, 1),
+        ("1 KiB x 32", 1 << 10, 32),
+        ("150 KiB x 1", 150 << 10, 1),
+        ("150 KiB x 32", 150 << 10, 32),
+    ] {
         if !only.is_empty() && !only.iter().any(|only| only == label) {
             continue;
         }

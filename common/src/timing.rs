@@ -364,9 +364,14 @@ mod tests {
 
     #[test]
     fn a_foreign_header_is_no_timing_and_hurts_nobody() {
-        for text in ["", "db;dur=53, app;dur=47.2", "total", "total;dur=-1", "total;dur=inf", ";;;,,,=", "total;dur=1e300"] {
+        for text in
+            ["", "db;dur=53, app;dur=47.2", "total", "total;dur=-1", "total;dur=inf", ";;;,,,=", "total;dur=1e300"]
+        {
             assert_eq!(Timing::parse(text), None, "{text}");
         }
-        assert_eq!(Timing::parse("cache;desc=hit, total;dur=1.5").map(|timing| timing.total()), Some(Duration::from_micros(1500)));
+        assert_eq!(
+            Timing::parse("cache;desc=hit, total;dur=1.5").map(|timing| timing.total()),
+            Some(Duration::from_micros(1500))
+        );
     }
 }

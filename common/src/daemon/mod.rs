@@ -12,8 +12,8 @@ mod telemetry;
 
 pub use config::{ConfigError, load, parse};
 pub use humane::{
-    HumaneBytes, HumaneDuration, HumaneError, format_bytes, format_duration, humane_bytes, humane_duration, parse_bytes,
-    parse_duration,
+    HumaneBytes, HumaneDuration, HumaneError, format_bytes, format_duration, humane_bytes, humane_duration,
+    parse_bytes, parse_duration,
 };
 pub use notify::{Notifier, NotifyError};
 pub use shutdown::{Shutdown, signal};

@@ -26,7 +26,12 @@ pub struct TunnelBody {
 }
 
 impl TunnelBody {
-    pub(super) fn new(incoming: Incoming, max_fields: usize, headers: &http::HeaderMap, upload: Option<Upload>) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        max_fields: usize,
+        headers: &http::HeaderMap,
+        upload: Option<Upload>,
+    ) -> Self {
         let length = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         Self { incoming, max_fields, left: length, done: false, upload }
     }

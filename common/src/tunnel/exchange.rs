@@ -146,8 +146,8 @@ impl Caller {
 async fn read_answer(incoming: &mut Incoming, max_fields: usize) -> Result<Response<()>, TunnelError> {
     loop {
         let section = incoming.head().await?;
-        let response = fields::decode_response(&section, max_fields)
-            .inspect_err(|error| incoming.stop_with(error.code()))?;
+        let response =
+            fields::decode_response(&section, max_fields).inspect_err(|error| incoming.stop_with(error.code()))?;
         if !response.status().is_informational() {
             return Ok(response);
         }
@@ -300,7 +300,8 @@ where
     B::Error: Into<BoxError>,
 {
     let mut next = async || {
-        let poll = poll_fn(|context| body.as_mut().poll_frame(context).map_err(|error| TunnelError::Body(error.into())));
+        let poll =
+            poll_fn(|context| body.as_mut().poll_frame(context).map_err(|error| TunnelError::Body(error.into())));
         poll.await.transpose()
     };
     while let Some(next) = next().await? {

@@ -361,8 +361,8 @@ mod tests {
             ("content-type", "image/webp"),
             ("user-agent", "x"),
         ]);
-        prop::collection::vec(prop_oneof![field, known.prop_map(|(n, v)| (n.to_owned(), v.to_owned()))], 0..20).prop_map(
-            |fields| {
+        prop::collection::vec(prop_oneof![field, known.prop_map(|(n, v)| (n.to_owned(), v.to_owned()))], 0..20)
+            .prop_map(|fields| {
                 let mut map = HeaderMap::new();
                 for (name, value) in fields {
                     let (name, value) = (HeaderName::try_from(name).unwrap(), HeaderValue::try_from(value).unwrap());
@@ -371,8 +371,7 @@ mod tests {
                     }
                 }
                 map
-            },
-        )
+            })
     }
 
     proptest! {

@@ -201,8 +201,8 @@ impl FrameReader {
         match (kind, self.expect) {
             (kind::HEADERS, Expect::Head | Expect::Body) => {
                 let section = usize::try_from(length).ok().filter(|length| *length <= self.max_section);
-                let length =
-                    section.ok_or(TunnelError::protocol(ResetCode::EXCESSIVE_LOAD, "a field section over the limit"))?;
+                let length = section
+                    .ok_or(TunnelError::protocol(ResetCode::EXCESSIVE_LOAD, "a field section over the limit"))?;
                 self.expect = if self.expect == Expect::Head { Expect::Body } else { Expect::Nothing };
                 Ok(State::Section(length))
             }
@@ -218,9 +218,7 @@ impl FrameReader {
                 _,
             ) => Err(TunnelError::protocol(ResetCode::FRAME_UNEXPECTED, "a frame where it may not be")),
             // The kinds that HTTP/2 had and HTTP/3 gave up (RFC 9114, section 7.2.8).
-            (0x2 | 0x6 | 0x8 | 0x9, _) => {
-                Err(TunnelError::protocol(ResetCode::FRAME_UNEXPECTED, "a frame of HTTP/2"))
-            }
+            (0x2 | 0x6 | 0x8 | 0x9, _) => Err(TunnelError::protocol(ResetCode::FRAME_UNEXPECTED, "a frame of HTTP/2")),
             _ => {
                 self.skipped = self.skipped.saturating_add(length);
                 if self.skipped > MAX_SKIPPED {

@@ -24,5 +24,6 @@ pub use error::{ResetCode, TunnelError};
 pub use exchange::{Answer, CallError, Callee, Caller, Sent};
 pub use session::{Session, SessionLimits};
 pub use transport::{
-    ALPN, Role, TransportOptions, UDP_BUFFER, UdpBuffers, agent_config, agent_endpoint, bind_udp, relay_endpoint, transport,
+    ALPN, Role, TransportOptions, UDP_BUFFER, UdpBuffers, agent_config, agent_endpoint, bind_udp, relay_endpoint,
+    transport,
 };

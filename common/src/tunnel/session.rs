@@ -234,7 +234,9 @@ impl Session {
             }
             match stream.read_chunk(MAX_CONTROL_FRAME as usize, true).await {
                 Ok(Some(chunk)) => buffer.extend_from_slice(&chunk.bytes),
-                Ok(None) => return TunnelError::protocol(ResetCode::CLOSED_CRITICAL_STREAM, "the control stream ended"),
+                Ok(None) => {
+                    return TunnelError::protocol(ResetCode::CLOSED_CRITICAL_STREAM, "the control stream ended");
+                }
                 Err(error) => return error.into(),
             }
         }

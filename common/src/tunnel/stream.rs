@@ -98,7 +98,8 @@ impl Incoming {
                 Ok(0) => {
                     self.ended = true;
                     if !self.frames.may_end() {
-                        let cut = TunnelError::protocol(ResetCode::REQUEST_INCOMPLETE, "a stream that ends within a message");
+                        let cut =
+                            TunnelError::protocol(ResetCode::REQUEST_INCOMPLETE, "a stream that ends within a message");
                         return Poll::Ready(Err(cut));
                     }
                 }

@@ -94,11 +94,7 @@ async fn an_answer_may_come_before_the_upload_ends() {
     let (relay, agent) = pair.sessions();
     let (feed, body) = fed();
     let server = tokio::spawn(async move {
-        agent
-            .accept()
-            .await?
-            .serve(async |request: Request<TunnelBody>| Response::new(request.into_body()))
-            .await
+        agent.accept().await?.serve(async |request: Request<TunnelBody>| Response::new(request.into_body())).await
     });
     let answer = timeout(LIMIT, relay.open().unwrap().send(post("/", body))).await.unwrap().unwrap();
     assert_eq!(answer.sent, None, "the upload had not ended");

@@ -16,8 +16,7 @@ fn a_restarted_relay_is_noticed_by_the_stateless_reset_of_the_same_key() {
     let options = TransportOptions { keep_alive: Duration::from_millis(200), ..TransportOptions::default() };
     let (first_life, second_life) = (Runtime::new().unwrap(), Runtime::new().unwrap());
 
-    let relay =
-        first_life.block_on(async { listen(&identity, SocketAddr::from(([127, 0, 0, 1], 0)), &key, &options) });
+    let relay = first_life.block_on(async { listen(&identity, SocketAddr::from(([127, 0, 0, 1], 0)), &key, &options) });
     let address = relay.local_addr().unwrap();
     let accepting = first_life.spawn({
         let relay = relay.clone();
