@@ -172,6 +172,15 @@ pub enum VisionError {
     /// The network gave scores that are not numbers; its weights are damaged.
     #[error("the network's output is not finite")]
     NotFinite,
+    /// A detector's output was asked for probabilities.
+    #[error("a detector gives boxes, not probabilities of classes")]
+    NoProbabilities,
+    /// A classifier's output was asked for boxes.
+    #[error("a classifier gives probabilities of classes, not boxes")]
+    NoBoxes,
+    /// The `[detect]` section makes no sense.
+    #[error("detection: {0}")]
+    Detect(String),
     /// A labels file does not fit its network, or has no labels.
     #[error("labels: {0}")]
     Labels(String),

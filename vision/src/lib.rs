@@ -2,14 +2,16 @@
 //!
 //! The walk of one picture: [`image::decode`] makes pixels of its bytes, [`image::prepare`] makes a network's input of
 //! the pixels, [`Network::forward`] makes [`Heads`] of a batch of inputs, [`probabilities`] and [`top`] make
-//! predictions of the heads. A network comes from the zoo: an [`Architecture`] is built with [`Weights`] on a
-//! [`device()`], as a [`Graph`] of named layers that can be walked.
+//! predictions of the heads; of a detector's heads, [`candidates`] and [`detections`] make boxes in the picture. A
+//! network comes from the zoo: an [`Architecture`] is built with [`Weights`] on a [`device()`], as a [`Graph`] of named
+//! layers that can be walked.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod image;
 pub mod train;
 
+mod boxes;
 mod builder;
 mod depthwise;
 mod device;
@@ -27,13 +29,14 @@ mod zoo;
 
 pub use candle_core::{Device, Tensor};
 
+pub use crate::boxes::{Candidates, DetectOptions};
 pub use crate::builder::GraphBuilder;
 pub use crate::device::device;
 pub use crate::error::{ImageError, VisionError};
 pub use crate::graph::{Graph, Step, Value};
 pub use crate::layers::{Activation, Convolution, Form, Layer, Linear, Norm, Padding, Window};
-pub use crate::network::{Classifier, Heads, Network};
-pub use crate::output::{Labels, Prediction, probabilities, top};
+pub use crate::network::{Classifier, Detector, Heads, Network};
+pub use crate::output::{Detection, Labels, Prediction, candidates, detections, probabilities, top};
 pub use crate::shape::ImageShape;
 pub use crate::stop::Stop;
 pub use crate::weights::Weights;

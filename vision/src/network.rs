@@ -2,8 +2,9 @@
 
 use std::fmt::Debug;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
+use crate::boxes::Candidates;
 use crate::error::VisionError;
 use crate::graph::Graph;
 use crate::shape::ImageShape;
@@ -28,6 +29,8 @@ pub trait Network: Send + Sync + Debug {
 pub enum Heads {
     /// A classifier's logits `[N, classes]`, f32: softmax makes them probabilities.
     Classes(Tensor),
+    /// What a detector sees in each of N images.
+    Boxes(Vec<Candidates>),
 }
 
 /// A network whose graph ends in one number a class.
@@ -70,5 +73,81 @@ impl Network for Classifier {
 
     fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError> {
         self.logits(input, stop).map(Heads::Classes)
+    }
+}
+
+/// What a network says on one level of a detector, for one image: `[C, H, W]`, row-major.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Level<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) shape: ImageShape,
+}
+
+impl Level<'_> {
+    /// One number of a cell, the cells counted row by row.
+    pub(crate) fn at(&self, channel: usize, cell: usize) -> f32 {
+        self.values[channel * self.shape.height * self.shape.width + cell]
+    }
+}
+
+/// How a detector's numbers are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decoder {
+    /// Number of classes, a background class among them.
+    pub(crate) classes: usize,
+    /// Makes boxes of all levels of one image; the second argument is the shape of the network's input.
+    pub(crate) decode: fn(&[Level<'_>], ImageShape) -> Candidates,
+}
+
+/// A network whose graph ends in feature maps that state boxes.
+#[derive(Debug, Clone)]
+pub struct Detector {
+    graph: Graph,
+    decoder: Decoder,
+}
+
+impl Detector {
+    pub(crate) fn new(graph: Graph, decoder: Decoder) -> Self {
+        Self { graph, decoder }
+    }
+
+    /// The layers, for whoever wants to walk or compile them.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What the layers give, not yet read as boxes: `[N, C, H, W]` for each level, the finest first.
+    pub fn levels(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Vec<Tensor>, VisionError> {
+        self.graph.run_all(input, stop)
+    }
+}
+
+impl Network for Detector {
+    fn input(&self) -> ImageShape {
+        self.graph.input()
+    }
+
+    fn classes(&self) -> usize {
+        self.decoder.classes
+    }
+
+    fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError> {
+        let levels = self.levels(input, stop)?;
+        let mut maps = Vec::with_capacity(levels.len());
+        for level in &levels {
+            let (_, channels, height, width) = level.dims4()?;
+            let values = level.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            maps.push((values, ImageShape { channels, height, width }));
+        }
+        let image = |number: usize| {
+            let mut parts = Vec::with_capacity(maps.len());
+            for (values, shape) in &maps {
+                let elements = shape.elements();
+                parts.push(Level { values: &values[number * elements..(number + 1) * elements], shape: *shape });
+            }
+            (self.decoder.decode)(&parts, self.input())
+        };
+        Ok(Heads::Boxes((0..input.dim(0)?).map(image).collect()))
     }
 }

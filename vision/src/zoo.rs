@@ -6,8 +6,9 @@ use std::str::FromStr;
 use candle_core::Device;
 
 use crate::error::VisionError;
-use crate::network::{Classifier, Network};
-use crate::networks::{googlenet_bn, lenet, mobilenet, squeezenet};
+use crate::graph::Graph;
+use crate::network::{Classifier, Decoder, Detector, Network};
+use crate::networks::{googlenet_bn, lenet, mobilenet, squeezenet, ultraface, yolox};
 use crate::weights::Weights;
 
 /// A network without weights: which layers, in which order.
@@ -16,17 +17,43 @@ use crate::weights::Weights;
 pub enum Architecture {
     /// Ten digits, 28 x 28 grey.
     Lenet,
-    /// 1,000 classes, 227 x 227.
+    /// The authors' 1.1, trained with Caffe: 1,000 classes, 227 x 227.
     Squeezenet,
     /// 1,000 classes, 224 x 224.
     GooglenetBn,
-    /// 1,001 classes (0 is background), 224 x 224.
+    /// TensorFlow's: 1,001 classes (0 is background), 224 x 224.
     Mobilenet,
+    /// Detector, 80 classes of COCO, 416 x 416.
+    YoloxNano,
+    /// Detector, 80 classes of COCO, 416 x 416.
+    YoloxTiny,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    YoloxS,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    YoloxM,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    YoloxL,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    YoloxX,
+    /// Detector of faces (class 1; 0 is background), 320 wide and 240 high.
+    Ultraface,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Lenet, Self::Squeezenet, Self::GooglenetBn, Self::Mobilenet];
+    pub const ALL: [Self; 11] = [
+        Self::Lenet,
+        Self::Squeezenet,
+        Self::GooglenetBn,
+        Self::Mobilenet,
+        Self::YoloxNano,
+        Self::YoloxTiny,
+        Self::YoloxS,
+        Self::YoloxM,
+        Self::YoloxL,
+        Self::YoloxX,
+        Self::Ultraface,
+    ];
 
     /// The name in a `model.toml`.
     #[must_use]
@@ -36,23 +63,71 @@ impl Architecture {
             Self::Squeezenet => "squeezenet1_1",
             Self::GooglenetBn => "googlenet_bn",
             Self::Mobilenet => "mobilenet_v2",
+            Self::YoloxNano => "yolox_nano",
+            Self::YoloxTiny => "yolox_tiny",
+            Self::YoloxS => "yolox_s",
+            Self::YoloxM => "yolox_m",
+            Self::YoloxL => "yolox_l",
+            Self::YoloxX => "yolox_x",
+            Self::Ultraface => "ultraface_rfb320",
         }
+    }
+
+    /// Whether it gives boxes: a `model.toml` may then have a `[detect]` section.
+    #[must_use]
+    pub const fn is_detector(self) -> bool {
+        self.decoder().is_some()
     }
 
     /// Builds the network with these weights on a device. Fails when a tensor is missing or mis-shaped.
     pub fn build(self, weights: &Weights, device: &Device) -> Result<Box<dyn Network>, VisionError> {
-        Ok(Box::new(self.classifier(weights, device)?))
+        Ok(match self.decoder() {
+            Some(_) => Box::new(self.detector(weights, device)?),
+            None => Box::new(self.classifier(weights, device)?),
+        })
     }
 
-    /// As [`Self::build`], but with the layers still open to whoever wants to walk them.
+    /// As [`Self::build`], but with the layers still open to whoever wants to walk them. Fails for a detector.
     pub fn classifier(self, weights: &Weights, device: &Device) -> Result<Classifier, VisionError> {
-        let graph = match self {
-            Self::Lenet => lenet::graph(weights, device)?,
-            Self::Squeezenet => squeezenet::graph(weights, device)?,
-            Self::GooglenetBn => googlenet_bn::graph(weights, device)?,
-            Self::Mobilenet => mobilenet::graph(weights, device)?,
-        };
-        Classifier::new(graph)
+        match self.decoder() {
+            Some(_) => Err(VisionError::NoProbabilities),
+            None => Classifier::new(self.graph(weights, device)?),
+        }
+    }
+
+    /// As [`Self::classifier`], for a detector. Fails for a classifier.
+    pub fn detector(self, weights: &Weights, device: &Device) -> Result<Detector, VisionError> {
+        match self.decoder() {
+            Some(decoder) => Ok(Detector::new(self.graph(weights, device)?, decoder)),
+            None => Err(VisionError::NoBoxes),
+        }
+    }
+
+    fn graph(self, weights: &Weights, device: &Device) -> Result<Graph, VisionError> {
+        match self {
+            Self::Lenet => lenet::graph(weights, device),
+            Self::Squeezenet => squeezenet::graph(weights, device),
+            Self::GooglenetBn => googlenet_bn::graph(weights, device),
+            Self::Mobilenet => mobilenet::graph(weights, device),
+            Self::YoloxNano => yolox::graph(yolox::NANO, weights, device),
+            Self::YoloxTiny => yolox::graph(yolox::TINY, weights, device),
+            Self::YoloxS => yolox::graph(yolox::S, weights, device),
+            Self::YoloxM => yolox::graph(yolox::M, weights, device),
+            Self::YoloxL => yolox::graph(yolox::L, weights, device),
+            Self::YoloxX => yolox::graph(yolox::X, weights, device),
+            Self::Ultraface => ultraface::graph(weights, device),
+        }
+    }
+
+    /// How a detector's numbers are read; nothing for a classifier.
+    const fn decoder(self) -> Option<Decoder> {
+        match self {
+            Self::YoloxNano | Self::YoloxTiny | Self::YoloxS | Self::YoloxM | Self::YoloxL | Self::YoloxX => {
+                Some(yolox::DECODER)
+            }
+            Self::Ultraface => Some(ultraface::DECODER),
+            Self::Lenet | Self::Squeezenet | Self::GooglenetBn | Self::Mobilenet => None,
+        }
     }
 }
 
@@ -82,7 +157,7 @@ mod tests {
             assert_eq!(architecture.name().parse::<Architecture>().unwrap(), architecture);
         }
         let error = "resnet".parse::<Architecture>().unwrap_err();
-        assert!(error.to_string().contains("lenet, squeezenet1_1, googlenet_bn, mobilenet_v2"), "{error}");
+        assert!(error.to_string().contains("lenet, squeezenet1_1, "), "{error}");
     }
 
     #[test]
@@ -91,6 +166,17 @@ mod tests {
         for architecture in Architecture::ALL {
             let error = architecture.build(&empty, &Device::Cpu).unwrap_err();
             assert!(matches!(error, VisionError::MissingTensor { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_detector_is_no_classifier() {
+        let empty = Weights::from_tensors("an empty file", []);
+        for architecture in Architecture::ALL {
+            let classifier = architecture.classifier(&empty, &Device::Cpu).unwrap_err();
+            assert_eq!(matches!(classifier, VisionError::NoProbabilities), architecture.is_detector());
+            let detector = architecture.detector(&empty, &Device::Cpu).unwrap_err();
+            assert_eq!(matches!(detector, VisionError::NoBoxes), !architecture.is_detector());
         }
     }
 }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod detectors;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
