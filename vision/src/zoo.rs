@@ -8,7 +8,7 @@ use candle_core::Device;
 use crate::error::VisionError;
 use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
-use crate::networks::{googlenet_bn, lenet, mobilenet, squeezenet, ultraface, yolox};
+use crate::networks::{googlenet_bn, lenet, mobilenet, resnet, squeezenet, ultraface, yolox};
 use crate::weights::Weights;
 
 /// A network without weights: which layers, in which order.
@@ -17,12 +17,26 @@ use crate::weights::Weights;
 pub enum Architecture {
     /// Ten digits, 28 x 28 grey.
     Lenet,
+    /// torchvision's 1.0: 1,000 classes, 224 x 224.
+    Squeezenet10,
     /// The authors' 1.1, trained with Caffe: 1,000 classes, 227 x 227.
     Squeezenet,
+    /// torchvision's 1.1: 1,000 classes, 224 x 224.
+    SqueezenetTorchvision,
     /// 1,000 classes, 224 x 224.
     GooglenetBn,
     /// TensorFlow's: 1,001 classes (0 is background), 224 x 224.
     Mobilenet,
+    /// torchvision's: 1,000 classes, 224 x 224.
+    MobilenetTorchvision,
+    /// 1,000 classes, 224 x 224.
+    Resnet18,
+    /// 1,000 classes, 224 x 224.
+    Resnet34,
+    /// 1,000 classes, 224 x 224.
+    Resnet50,
+    /// 1,000 classes, 224 x 224.
+    Resnet101,
     /// Detector, 80 classes of COCO, 416 x 416.
     YoloxNano,
     /// Detector, 80 classes of COCO, 416 x 416.
@@ -41,11 +55,18 @@ pub enum Architecture {
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 18] = [
         Self::Lenet,
+        Self::Squeezenet10,
         Self::Squeezenet,
+        Self::SqueezenetTorchvision,
         Self::GooglenetBn,
         Self::Mobilenet,
+        Self::MobilenetTorchvision,
+        Self::Resnet18,
+        Self::Resnet34,
+        Self::Resnet50,
+        Self::Resnet101,
         Self::YoloxNano,
         Self::YoloxTiny,
         Self::YoloxS,
@@ -60,9 +81,16 @@ impl Architecture {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Lenet => "lenet",
+            Self::Squeezenet10 => "squeezenet1_0",
             Self::Squeezenet => "squeezenet1_1",
+            Self::SqueezenetTorchvision => "squeezenet1_1_torchvision",
             Self::GooglenetBn => "googlenet_bn",
             Self::Mobilenet => "mobilenet_v2",
+            Self::MobilenetTorchvision => "mobilenet_v2_torchvision",
+            Self::Resnet18 => "resnet18",
+            Self::Resnet34 => "resnet34",
+            Self::Resnet50 => "resnet50",
+            Self::Resnet101 => "resnet101",
             Self::YoloxNano => "yolox_nano",
             Self::YoloxTiny => "yolox_tiny",
             Self::YoloxS => "yolox_s",
@@ -106,9 +134,16 @@ impl Architecture {
     fn graph(self, weights: &Weights, device: &Device) -> Result<Graph, VisionError> {
         match self {
             Self::Lenet => lenet::graph(weights, device),
-            Self::Squeezenet => squeezenet::graph(weights, device),
+            Self::Squeezenet10 => squeezenet::graph(squeezenet::V1_0, weights, device),
+            Self::Squeezenet => squeezenet::graph(squeezenet::V1_1, weights, device),
+            Self::SqueezenetTorchvision => squeezenet::graph(squeezenet::V1_1_TORCHVISION, weights, device),
             Self::GooglenetBn => googlenet_bn::graph(weights, device),
-            Self::Mobilenet => mobilenet::graph(weights, device),
+            Self::Mobilenet => mobilenet::graph(mobilenet::Edition::Tensorflow, weights, device),
+            Self::MobilenetTorchvision => mobilenet::graph(mobilenet::Edition::Torchvision, weights, device),
+            Self::Resnet18 => resnet::graph(resnet::R18, weights, device),
+            Self::Resnet34 => resnet::graph(resnet::R34, weights, device),
+            Self::Resnet50 => resnet::graph(resnet::R50, weights, device),
+            Self::Resnet101 => resnet::graph(resnet::R101, weights, device),
             Self::YoloxNano => yolox::graph(yolox::NANO, weights, device),
             Self::YoloxTiny => yolox::graph(yolox::TINY, weights, device),
             Self::YoloxS => yolox::graph(yolox::S, weights, device),
@@ -126,7 +161,17 @@ impl Architecture {
                 Some(yolox::DECODER)
             }
             Self::Ultraface => Some(ultraface::DECODER),
-            Self::Lenet | Self::Squeezenet | Self::GooglenetBn | Self::Mobilenet => None,
+            Self::Lenet
+            | Self::Squeezenet10
+            | Self::Squeezenet
+            | Self::SqueezenetTorchvision
+            | Self::GooglenetBn
+            | Self::Mobilenet
+            | Self::MobilenetTorchvision
+            | Self::Resnet18
+            | Self::Resnet34
+            | Self::Resnet50
+            | Self::Resnet101 => None,
         }
     }
 }
@@ -157,7 +202,7 @@ mod tests {
             assert_eq!(architecture.name().parse::<Architecture>().unwrap(), architecture);
         }
         let error = "resnet".parse::<Architecture>().unwrap_err();
-        assert!(error.to_string().contains("lenet, squeezenet1_1, "), "{error}");
+        assert!(error.to_string().contains("lenet, squeezenet1_0, squeezenet1_1, "), "{error}");
     }
 
     #[test]

@@ -1,15 +1,24 @@
-//! MobileNetV2: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), width 1.0 at 224,
-//! batch normalisation folded. Tensor names as in torchvision's `mobilenet_v2`; the weights come from TensorFlow, so
-//! padding is TensorFlow's SAME and class 0 is the background.
+//! MobileNetV2: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), width 1.0 at 224.
+//! Tensor names as in torchvision's `mobilenet_v2`.
+//!
+//! In two editions: TensorFlow's weights, renamed, with batch normalisation folded, padding SAME, and the background as
+//! class 0; and torchvision's own, with norms, padding on all sides, and no background.
 
 use candle_core::Device;
 
 use crate::builder::GraphBuilder;
 use crate::error::VisionError;
 use crate::graph::{Graph, Value};
-use crate::layers::{Padding, Window};
+use crate::layers::{Form, Padding, Window};
 use crate::shape::ImageShape;
 use crate::weights::Weights;
+
+/// Whose weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Edition {
+    Tensorflow,
+    Torchvision,
+}
 
 /// Table 2: expansion t, output channels c, repetitions n, stride s of the first of them.
 const TABLE: [(usize, usize, usize, usize); 7] =
@@ -17,52 +26,84 @@ const TABLE: [(usize, usize, usize, usize); 7] =
 
 const POINT: Window = Window { kernel: [1, 1], stride: 1, padding: Padding::NONE };
 
-pub(crate) fn graph(weights: &Weights, device: &Device) -> Result<Graph, VisionError> {
-    let mut net = GraphBuilder::new(weights, device, ImageShape::new(3, 224, 224));
-    let stem = same(&net, net.input(), 2);
-    let x = net.convolution("features.0.0", net.input(), 32, stem)?;
-    let mut x = net.relu6(x);
+/// PyTorch's.
+const EPSILON: f64 = 1e-5;
+
+pub(crate) fn graph(edition: Edition, weights: &Weights, device: &Device) -> Result<Graph, VisionError> {
+    let mut net = Builder { net: GraphBuilder::new(weights, device, ImageShape::new(3, 224, 224)), edition };
+    let input = net.net.input();
+    let stem = Form::new(32, net.three(input, 2));
+    let mut x = net.rectified("features.0", input, stem)?;
     let mut place = 1;
     for (expansion, outputs, repetitions, stride) in TABLE {
         for repetition in 0..repetitions {
             let stride = if repetition == 0 { stride } else { 1 };
-            x = inverted_residual(&mut net, &format!("features.{place}"), x, expansion, outputs, stride)?;
+            x = net.inverted_residual(&format!("features.{place}"), x, expansion, outputs, stride)?;
             place += 1;
         }
     }
-    let x = net.convolution("features.18.0", x, 1280, POINT)?;
-    let x = net.relu6(x);
+    let x = net.rectified("features.18", x, Form::new(1280, POINT))?;
+    let mut net = net.net;
     let x = net.global_average_pool("pool", x);
-    net.linear("classifier.1", x, 1001)?;
+    let classes = match edition {
+        Edition::Tensorflow => 1001,
+        Edition::Torchvision => 1000,
+    };
+    net.linear("classifier.1", x, classes)?;
     net.finish()
 }
 
-/// A 3 x 3 window with TensorFlow's padding.
-fn same(net: &GraphBuilder<'_>, from: Value, stride: usize) -> Window {
-    let kernel = [3, 3];
-    Window { kernel, stride, padding: Padding::same(net.shape(from), kernel, stride) }
+struct Builder<'a> {
+    net: GraphBuilder<'a>,
+    edition: Edition,
 }
 
-/// Section 3.3: expand, convolve each channel, project without activation; add the input where the shape allows.
-fn inverted_residual(
-    net: &mut GraphBuilder<'_>,
-    name: &str,
-    from: Value,
-    expansion: usize,
-    outputs: usize,
-    stride: usize,
-) -> Result<Value, VisionError> {
-    let inputs = net.shape(from).channels;
-    // Without an expansion there is no first convolution, and the names of the others move up.
-    let (expanded, depthwise, project) = if expansion == 1 {
-        (from, format!("{name}.conv.0.0"), format!("{name}.conv.1"))
-    } else {
-        let x = net.convolution(&format!("{name}.conv.0.0"), from, inputs * expansion, POINT)?;
-        (net.relu6(x), format!("{name}.conv.1.0"), format!("{name}.conv.2"))
-    };
-    let window = same(net, expanded, stride);
-    let x = net.depthwise(&depthwise, expanded, window)?;
-    let x = net.relu6(x);
-    let x = net.convolution(&project, x, outputs, POINT)?;
-    if stride == 1 && inputs == outputs { net.add(&format!("{name}.add"), from, x) } else { Ok(x) }
+impl Builder<'_> {
+    /// A 3 x 3 window with the edition's padding.
+    fn three(&self, from: Value, stride: usize) -> Window {
+        let kernel = [3, 3];
+        let padding = match self.edition {
+            Edition::Tensorflow => Padding::same(self.net.shape(from), kernel, stride),
+            Edition::Torchvision => Padding::all(1),
+        };
+        Window { kernel, stride, padding }
+    }
+
+    /// A convolution, and the norm at the next place of its sequence unless that is folded.
+    fn convolution(&mut self, name: &str, norm: &str, from: Value, form: Form) -> Result<Value, VisionError> {
+        match self.edition {
+            Edition::Torchvision => self.net.normalised(name, norm, from, form, EPSILON),
+            Edition::Tensorflow if form.groups > 1 => self.net.depthwise(name, from, form.window),
+            Edition::Tensorflow => self.net.convolution(name, from, form.outputs, form.window),
+        }
+    }
+
+    /// With a ReLU6.
+    fn rectified(&mut self, name: &str, from: Value, form: Form) -> Result<Value, VisionError> {
+        let x = self.convolution(&format!("{name}.0"), &format!("{name}.1"), from, form)?;
+        Ok(self.net.relu6(x))
+    }
+
+    /// Section 3.3: expand, convolve each channel, project without activation; add the input where the shape allows.
+    fn inverted_residual(
+        &mut self,
+        name: &str,
+        from: Value,
+        expansion: usize,
+        outputs: usize,
+        stride: usize,
+    ) -> Result<Value, VisionError> {
+        let inputs = self.net.shape(from).channels;
+        // Without an expansion there is no first convolution, and the names of the others move up.
+        let (expanded, next) = if expansion == 1 {
+            (from, 0)
+        } else {
+            (self.rectified(&format!("{name}.conv.0"), from, Form::new(inputs * expansion, POINT))?, 1)
+        };
+        let depthwise = Form::depthwise(inputs * expansion, self.three(expanded, stride));
+        let x = self.rectified(&format!("{name}.conv.{next}"), expanded, depthwise)?;
+        let (project, norm) = (format!("{name}.conv.{}", next + 1), format!("{name}.conv.{}", next + 2));
+        let x = self.convolution(&project, &norm, x, Form::new(outputs, POINT))?;
+        if stride == 1 && inputs == outputs { self.net.add(&format!("{name}.add"), from, x) } else { Ok(x) }
+    }
 }

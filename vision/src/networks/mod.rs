@@ -4,6 +4,7 @@
 pub(crate) mod googlenet_bn;
 pub(crate) mod lenet;
 pub(crate) mod mobilenet;
+pub(crate) mod resnet;
 pub(crate) mod squeezenet;
 pub(crate) mod ultraface;
 pub(crate) mod yolox;

@@ -1,5 +1,5 @@
-//! SqueezeNet 1.1: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters" (2016), and the
-//! authors' release 1.1. Tensor names as in torchvision's `squeezenet1_1`.
+//! SqueezeNet: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters" (2016), and the authors'
+//! release 1.1. Tensor names as in torchvision's `squeezenet1_0` and `squeezenet1_1`.
 
 use candle_core::Device;
 
@@ -10,30 +10,63 @@ use crate::layers::{Padding, Window};
 use crate::shape::ImageShape;
 use crate::weights::Weights;
 
-/// Channels of the Fire modules by their place in `features`: squeeze, and each of the two expands. Places 2, 5 and
-/// 8 are pools.
-const STAGES: [&[(usize, usize, usize)]; 3] = [
-    &[(3, 16, 64), (4, 16, 64)],
-    &[(6, 32, 128), (7, 32, 128)],
-    &[(9, 48, 192), (10, 48, 192), (11, 64, 256), (12, 64, 256)],
+/// A release: what differs between them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Release {
+    /// Height and width of the input.
+    side: usize,
+    /// Channels and kernel of the first convolution, whose stride is 2.
+    stem: (usize, usize),
+    stages: [Stage; 3],
+    /// By how much the last convolution is padded, although it is 1 x 1.
+    border: usize,
+}
+
+/// A pool at its place in `features`, and the Fire modules after it by their place: channels of the squeeze, and of each
+/// of the two expands.
+type Stage = (usize, &'static [(usize, usize, usize)]);
+
+/// 1.1 has its pools earlier.
+const STAGES_1_1: [Stage; 3] = [
+    (2, &[(3, 16, 64), (4, 16, 64)]),
+    (5, &[(6, 32, 128), (7, 32, 128)]),
+    (8, &[(9, 48, 192), (10, 48, 192), (11, 64, 256), (12, 64, 256)]),
 ];
+
+/// torchvision's 1.0.
+pub(crate) const V1_0: Release = Release {
+    side: 224,
+    stem: (96, 7),
+    stages: [
+        (2, &[(3, 16, 64), (4, 16, 64), (5, 32, 128)]),
+        (6, &[(7, 32, 128), (8, 48, 192), (9, 48, 192), (10, 64, 256)]),
+        (11, &[(12, 64, 256)]),
+    ],
+    border: 0,
+};
+
+/// The authors' 1.1, trained with Caffe, whose last convolution is padded by one.
+pub(crate) const V1_1: Release = Release { side: 227, stem: (64, 3), stages: STAGES_1_1, border: 1 };
+
+/// torchvision's 1.1, without that.
+pub(crate) const V1_1_TORCHVISION: Release = Release { side: 224, border: 0, ..V1_1 };
 
 const POINT: Window = Window { kernel: [1, 1], stride: 1, padding: Padding::NONE };
 const THREE: Window = Window { kernel: [3, 3], stride: 1, padding: Padding::all(1) };
 
-pub(crate) fn graph(weights: &Weights, device: &Device) -> Result<Graph, VisionError> {
-    let mut net = GraphBuilder::new(weights, device, ImageShape::new(3, 227, 227));
-    let stem = Window { kernel: [3, 3], stride: 2, padding: Padding::NONE };
-    let x = net.convolution("features.0", net.input(), 64, stem)?;
+pub(crate) fn graph(release: Release, weights: &Weights, device: &Device) -> Result<Graph, VisionError> {
+    let Release { side, stem: (outputs, kernel), stages, border } = release;
+    let mut net = GraphBuilder::new(weights, device, ImageShape::new(3, side, side));
+    let stem = Window { kernel: [kernel, kernel], stride: 2, padding: Padding::NONE };
+    let x = net.convolution("features.0", net.input(), outputs, stem)?;
     let mut x = net.relu(x);
-    for (stage, pool) in STAGES.iter().zip(["features.2", "features.5", "features.8"]) {
-        x = ceil_pool(&mut net, pool, x)?;
-        for &(place, squeeze, expand) in *stage {
+    for (pool, stage) in stages {
+        x = ceil_pool(&mut net, &format!("features.{pool}"), x)?;
+        for &(place, squeeze, expand) in stage {
             x = fire(&mut net, &format!("features.{place}"), x, squeeze, expand)?;
         }
     }
-    // The authors' release pads this 1 x 1 convolution by one; torchvision's copy does not.
-    let padded = Window { padding: Padding::all(1), ..POINT };
+    let padded = Window { padding: Padding::all(border), ..POINT };
     let x = net.convolution("classifier.1", x, 1000, padded)?;
     let x = net.relu(x);
     net.global_average_pool("classifier.3", x);

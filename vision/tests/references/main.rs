@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod detectors;
+mod formula;
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,0 +1,116 @@
+"""Writes outputs.json: what torchvision's and YOLOX's own networks give with weights that a formula makes.
+
+The same formula stands in ../references/formula.rs, so that no weights need to be kept.
+
+pip install torch torchvision loguru tabulate thop psutil opencv-python-headless
+pip download --no-deps --no-binary :all: --no-build-isolation yolox==0.3.0   (unpack it, and put it in PYTHONPATH)
+python formula.py
+"""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+import torch
+import torchvision
+
+MASK = (1 << 64) - 1
+
+
+def seed(name):
+    """FNV-1a, 64 bits."""
+    value = 0xCBF29CE484222325
+    for byte in name.encode():
+        value = ((value ^ byte) * 0x100000001B3) & MASK
+    return value
+
+
+def uniform(name, count):
+    """From -1 to before 1: SplitMix64 at the places that follow the name's hash, of which 24 bits are taken."""
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed(name)) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return (z >> np.uint64(40)).astype(np.float64) / float(1 << 23) - 1.0
+
+
+def tensor(name, shape, gain):
+    values = uniform(name, int(np.prod(shape)))
+    part = name.rsplit(".", 1)[-1]
+    if part == "running_var":
+        values = 1.0 + 0.25 * values
+    elif part == "weight" and len(shape) == 1:
+        values = 1.0 + 0.25 * values
+    elif part == "weight":
+        values = values * np.sqrt(gain / np.prod(shape[1:]))
+    else:
+        values = 0.1 * values
+    return torch.from_numpy(values.astype(np.float32).reshape(shape))
+
+
+def filled(network, gain):
+    state = {
+        name: tensor(name, tuple(value.shape), gain) if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def picture(side):
+    return torch.from_numpy(uniform("input", 3 * side * side).astype(np.float32).reshape(1, 3, side, side))
+
+
+def yolox(depth, width, depthwise):
+    from yolox.models import YOLOPAFPN, YOLOX, YOLOXHead
+
+    channels = [256, 512, 1024]
+    network = YOLOX(
+        YOLOPAFPN(depth, width, in_channels=channels, depthwise=depthwise),
+        YOLOXHead(80, width, in_channels=channels, depthwise=depthwise),
+    )
+    # As the release's own experiments set it.
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = 1e-3
+    network.head.decode_in_inference = False
+    return network
+
+
+def sampled(output, gain):
+    """Every so many numbers, and the largest."""
+    flat = output.flatten()
+    # No divisor in common, or it would be the same few columns of each row.
+    step = next(step for step in range(max(1, flat.numel() // 300), flat.numel()) if math.gcd(step, flat.numel()) == 1)
+    numbers = [float(f"{number:.7g}") for number in flat[::step].tolist()]
+    return {"gain": gain, "elements": flat.numel(), "step": step, "largest": float(flat.abs().max()), "values": numbers}
+
+
+# How to make it, the side of its picture, and a gain with which its numbers neither vanish nor explode.
+NETWORKS = {
+    "resnet18": (torchvision.models.resnet18, 224, 5.0),
+    "resnet34": (torchvision.models.resnet34, 224, 4.0),
+    "resnet50": (torchvision.models.resnet50, 224, 4.0),
+    "resnet101": (torchvision.models.resnet101, 224, 3.0),
+    "squeezenet1_0": (torchvision.models.squeezenet1_0, 224, 6.0),
+    "squeezenet1_1_torchvision": (torchvision.models.squeezenet1_1, 224, 6.0),
+    "mobilenet_v2_torchvision": (torchvision.models.mobilenet_v2, 224, 7.0),
+    "yolox_nano": (lambda: yolox(0.33, 0.25, True), 416, 5.7),
+    "yolox_tiny": (lambda: yolox(0.33, 0.375, False), 416, 6.3),
+    "yolox_m": (lambda: yolox(0.67, 0.75, False), 640, 5.8),
+}
+
+outputs = {}
+for name, (make, side, gain) in NETWORKS.items():
+    with torch.no_grad():
+        network = filled(make(), gain)
+        output = network(picture(side))
+        other = network(torch.zeros(1, 3, side, side))
+    outputs[name] = sampled(output, gain)
+    # If the output hung on the biases alone, agreement would show little.
+    print(f"{name}: up to {output.abs().max():.4g}, of which the picture makes {(output - other).abs().max():.4g}")
+    assert (output - other).abs().max() > 0.1 * output.abs().max()
+text = ",\n".join(f'"{name}": {json.dumps(output)}' for name, output in outputs.items())
+pathlib.Path(__file__).with_name("outputs.json").write_text("{\n" + text + "\n}\n")

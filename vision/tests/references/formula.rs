@@ -1,0 +1,129 @@
+//! Networks of which there are no weights to be had here, held against torchvision and YOLOX: both sides compute the
+//! same weights by a formula. The other side stands in `../formula/formula.py`, its outputs beside it.
+
+use adit_vision::image::batch;
+use adit_vision::{Architecture, Device, Network, Stop, Tensor, Weights};
+use serde::Deserialize;
+
+/// Some numbers of a network's output.
+#[derive(Deserialize)]
+struct Stored {
+    /// With which the weights neither vanish nor explode.
+    gain: f64,
+    /// How many numbers there are.
+    elements: usize,
+    /// Each so many-th is stored, from the first.
+    step: usize,
+    /// The largest number without its sign.
+    largest: f32,
+    values: Vec<f32>,
+}
+
+impl Stored {
+    fn of(architecture: Architecture) -> Self {
+        let all: serde_json::Value = serde_json::from_str(include_str!("../formula/outputs.json")).unwrap();
+        serde_json::from_value(all[architecture.name()].clone()).unwrap()
+    }
+
+    /// All stored numbers within 1e-4 of the largest.
+    fn hold(&self, architecture: Architecture, found: &[f32]) {
+        assert_eq!(found.len(), self.elements, "{architecture}");
+        let differences = found.iter().step_by(self.step).zip(&self.values).map(|(a, b)| (a - b).abs());
+        let worst = differences.fold(0f32, f32::max) / self.largest;
+        println!("{architecture}: {worst:.2e}");
+        assert!(worst < 1e-4, "{architecture}: {worst}");
+    }
+}
+
+/// FNV-1a, 64 bits.
+fn seed(name: &str) -> u64 {
+    name.bytes().fold(0xCBF2_9CE4_8422_2325, |value, byte| (value ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
+}
+
+/// From -1 to before 1: SplitMix64 at the places that follow the name's hash, of which 24 bits are taken.
+fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
+    let seed = seed(name);
+    (1..=count as u64).map(move |place| {
+        let z = seed.wrapping_add(place.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let z = z ^ (z >> 31);
+        (z >> 40) as f64 / f64::from(1 << 23) - 1.0
+    })
+}
+
+fn tensor(name: &str, shape: &[usize], gain: f64) -> Vec<f32> {
+    let values = uniform(name, shape.iter().product());
+    let part = name.rsplit('.').next().unwrap();
+    let fan_in: usize = shape[1..].iter().product();
+    let scale = (gain / fan_in as f64).sqrt();
+    let shaped = |value: f64| match part {
+        "running_var" => 1.0 + 0.25 * value,
+        "weight" if shape.len() == 1 => 1.0 + 0.25 * value,
+        "weight" => value * scale,
+        _ => 0.1 * value,
+    };
+    values.map(|value| shaped(value) as f32).collect()
+}
+
+fn input(network: &impl Network) -> Tensor {
+    let shape = network.input();
+    let picture: Vec<f32> = uniform("input", shape.elements()).map(|value| value as f32).collect();
+    batch(&[picture], shape, &Device::Cpu).unwrap()
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+}
+
+fn weights(stored: &Stored) -> Weights {
+    let gain = stored.gain;
+    Weights::made_by("a formula", move |name, shape| Some(tensor(name, shape, gain)))
+}
+
+fn classifier(architecture: Architecture) {
+    let stored = Stored::of(architecture);
+    let network = architecture.classifier(&weights(&stored), &Device::Cpu).unwrap();
+    let logits = network.logits(&input(&network), &Stop::never()).unwrap();
+    stored.hold(architecture, &numbers(&logits));
+}
+
+fn detector(architecture: Architecture) {
+    let stored = Stored::of(architecture);
+    let network = architecture.detector(&weights(&stored), &Device::Cpu).unwrap();
+    let levels = network.levels(&input(&network), &Stop::never()).unwrap();
+    let rows: Vec<Tensor> =
+        levels.iter().map(|level| level.flatten_from(2).unwrap().transpose(1, 2).unwrap()).collect();
+    stored.hold(architecture, &numbers(&Tensor::cat(&rows, 1).unwrap()));
+}
+
+#[test]
+fn small_resnets_agree_with_torchvision() {
+    classifier(Architecture::Resnet18);
+    classifier(Architecture::Resnet34);
+}
+
+#[test]
+fn resnets_of_bottlenecks_agree_with_torchvision() {
+    classifier(Architecture::Resnet50);
+    classifier(Architecture::Resnet101);
+}
+
+#[test]
+fn squeezenets_agree_with_torchvision() {
+    classifier(Architecture::Squeezenet10);
+    classifier(Architecture::SqueezenetTorchvision);
+}
+
+#[test]
+fn mobilenet_agrees_with_torchvision() {
+    classifier(Architecture::MobilenetTorchvision);
+}
+
+/// With norms that are not folded, depthwise and dense, and with more than one depth.
+#[test]
+fn yolox_agrees_with_its_authors_code() {
+    detector(Architecture::YoloxNano);
+    detector(Architecture::YoloxTiny);
+    detector(Architecture::YoloxM);
+}
