@@ -88,7 +88,7 @@ impl Graph {
     }
 
     /// Runs the graph on `[N, C, H, W]` f32; `stop` is asked before each step. The output of a graph that ends in a
-    /// [`Linear`] is `[N, outputs]`, else `[N, C, H, W]`. Of several outputs it gives the last one.
+    /// [`Layer::Linear`] is `[N, outputs]`, else `[N, C, H, W]`. Of several outputs it gives the last one.
     pub fn run(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Tensor, VisionError> {
         self.run_all(input, stop)?.pop().ok_or_else(|| broken("graph", "it has no outputs"))
     }
