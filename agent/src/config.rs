@@ -126,7 +126,8 @@ pub struct ServingConfig {
     pub models: Option<PathBuf>,
     /// Whether to serve the built-in digits model; unless given, only where no folder of models is.
     pub embedded: Option<bool>,
-    /// The model that answers `POST /photo`, which names none; unless given, the first by name that is ready.
+    /// The model that answers `POST /photo`, which names none; unless given, the first classifier by name
+    /// that is ready.
     pub default_model: Option<ModelName>,
     /// Images that may wait for a model; a request beyond it is refused with 503. A burst of 200 clients fits, and at some
     /// 600 kB each they hold 150 MB. Whoever does not want to wait that long gives a deadline.

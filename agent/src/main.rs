@@ -29,7 +29,7 @@ enum Command {
         /// The model to ask; the only or first one unless given
         #[arg(long)]
         model: Option<String>,
-        /// How many classes to print for each image
+        /// How many classes a classifier prints for each image
         #[arg(long, default_value_t = 5)]
         top: usize,
         /// Image files

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use adit_agent::config::Config;
 use adit_agent::metrics::Metrics;
-use adit_agent::serving::{InferRequest, Input, Limits, Repository, Serving};
+use adit_agent::serving::{Findings, InferRequest, Input, Limits, Repository, Serving};
 use adit_common::deadline::Deadline;
 use adit_common::id::ModelName;
 use adit_common::timing::Stopwatch;
+use adit_vision::Detection;
 use anyhow::Context as _;
 
-/// Prints the likeliest classes of each image, and where the time went.
+/// Prints the likeliest classes of each image, or what a detector finds in it, and where the time went.
 pub(crate) fn infer(config: Config, model: Option<&str>, top: usize, images: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
     let repository = Repository::scan(&config.serving, metrics.clone())?;
@@ -45,11 +46,24 @@ async fn ask(serving: &Serving, model: &ModelName, top: usize, path: &Path) -> a
     let request = InferRequest { model: model.clone(), version: None, input, deadline: Deadline::never() };
     let response = serving.infer(request, &mut watch).await?;
     let timing = watch.finish();
-    let row = response.probabilities.first().context("the model gave nothing")?;
-    let mut lines: Vec<_> = adit_vision::top(row, &response.labels, top)?
-        .into_iter()
-        .map(|class| format!("  {:6.2} %  {}", class.probability * 100.0, class.label))
-        .collect();
+    let mut lines: Vec<String> = match &response.findings {
+        Findings::Probabilities(rows) => {
+            let row = rows.first().context("the model gave nothing")?;
+            let classes = adit_vision::top(row, &response.labels, top)?.into_iter();
+            classes.map(|class| format!("  {:6.2} %  {}", class.probability * 100.0, class.label)).collect()
+        }
+        Findings::Detections(rows) => {
+            let found = rows.first().context("the model gave nothing")?;
+            if found.is_empty() { vec!["  nothing was found".to_owned()] } else { found.iter().map(place).collect() }
+        }
+    };
     lines.push(format!("  {}", timing.to_header()));
     Ok(lines.join("\n"))
+}
+
+/// A detection in a line; its corners in pixels.
+fn place(found: &Detection) -> String {
+    let [left, top, right, bottom] = found.corners;
+    let share = found.score * 100.0;
+    format!("  {share:6.2} %  {}  from {left:.1}, {top:.1} to {right:.1}, {bottom:.1}", found.label)
 }

@@ -6,17 +6,16 @@ use std::time::{Duration, Instant};
 use adit_common::deadline::Deadline;
 use adit_common::id::ModelName;
 use adit_common::timing::{Stage, Stopwatch};
-use adit_vision::Tensor;
 use adit_vision::image::ImageLimits;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout_at;
 use tracing::Span;
 
-use super::model::{DEVICE, Model};
+use super::model::{DEVICE, Model, Prepared};
 use super::progress::{Left, Progress};
 use super::repository::Catalogue;
 use super::request::{InferRequest, InferResponse, Input};
-use super::worker::{Job, Ran, chain};
+use super::worker::{Job, Ran};
 use crate::error::InferError;
 use crate::metrics::Metrics;
 
@@ -70,9 +69,16 @@ impl Serving {
         self.catalogue.clone()
     }
 
-    /// The model of dialects that name none: the configured one, else the first by name that is ready.
+    /// The model of dialects that name none: the configured one, else the first classifier by name that is ready. Where
+    /// there is no classifier at all, the first detector, so that whoever asks can be told what to ask instead.
     pub fn default_model(&self) -> Option<ModelName> {
-        self.default_model.clone().or_else(|| self.catalogue().first_ready().cloned())
+        if self.default_model.is_some() {
+            return self.default_model.clone();
+        }
+        let catalogue = self.catalogue();
+        let classifier = catalogue.first_classifier();
+        // A classifier may still be on its way.
+        classifier.or_else(|| catalogue.first_ready().filter(|_| catalogue.is_settled())).cloned()
     }
 
     /// Whether every worker lives and shows progress at least every `patience` while it computes.
@@ -111,7 +117,7 @@ impl Serving {
     ) -> Result<InferResponse, InferError> {
         let InferRequest { model, version, input, deadline } = request;
         let model = self.catalogue().find(&model, version)?;
-        let input = self.tensor(&model, input, &visit.progress, deadline, watch).await?;
+        let Prepared { input, frames } = self.prepare(&model, input, &visit.progress, deadline, watch).await?;
         let images = input.dim(0).unwrap_or(0);
 
         if deadline.expired(Instant::now()) {
@@ -129,32 +135,39 @@ impl Serving {
         watch.note(format!("{DEVICE} b={images}"));
 
         let heads = heads.map_err(|detail| model.failed(detail))?;
-        let probabilities = adit_vision::probabilities(&heads).map_err(|error| model.failed(chain(&error)))?;
+        let findings = if model.is_detector() {
+            // Thousands of places an image are looked through: too long for the runtime's threads.
+            let reader = model.clone();
+            let read = tokio::task::spawn_blocking(move || reader.interpret(&heads, &frames)).await;
+            read.map_err(|error| model.failed(format!("reading its boxes failed: {error}")))??
+        } else {
+            model.interpret(&heads, &frames)?
+        };
         watch.lap(Stage::Interpret);
         Ok(InferResponse {
             model: model.name().clone(),
             version: model.version(),
-            probabilities,
+            findings,
             labels: model.labels().clone(),
         })
     }
 
     /// The network's input, made on the blocking pool.
-    async fn tensor(
+    async fn prepare(
         &self,
         model: &Arc<Model>,
         input: Input,
         progress: &Progress,
         deadline: Deadline,
         watch: &mut Stopwatch,
-    ) -> Result<Tensor, InferError> {
+    ) -> Result<Prepared, InferError> {
         let images = match input {
             Input::Images(images) => images,
             Input::Tensor { shape, elements } => {
                 self.admit(shape.first().copied().unwrap_or(0))?;
-                let tensor = model.take(&shape, &elements)?;
+                let prepared = model.take(&shape, &elements)?;
                 watch.lap(Stage::Decode);
-                return Ok(tensor);
+                return Ok(prepared);
             }
         };
         self.admit(images.len())?;
@@ -176,7 +189,7 @@ impl Serving {
             until(deadline, looked).await?.map_err(|error| model.failed(format!("decoding failed: {error}")))??;
         watch.lap_at(Stage::Decode, begun + ready.decode);
         watch.lap_at(Stage::Prepare, begun + ready.decode + ready.prepare);
-        Ok(ready.input)
+        Ok(ready.prepared)
     }
 
     fn admit(&self, images: usize) -> Result<(), InferError> {

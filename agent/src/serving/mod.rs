@@ -18,6 +18,6 @@ mod worker;
 pub use infer::{Limits, Serving};
 pub use model::{DEVICE, Model};
 pub use repository::{Catalogue, Entry, Repository};
-pub use request::{InferRequest, InferResponse, Input};
+pub use request::{Findings, InferRequest, InferResponse, Input};
 pub use spec::{Spec, VersionPolicy};
 pub use stand_in::StandIn;

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_common::id::{ModelName, Version};
-use adit_vision::image::{ImageLimits, Preprocess, batch, decode, prepare};
-use adit_vision::{ImageError, ImageShape, Labels, Network, Stop, Tensor, VisionError, Weights, device};
+use adit_vision::image::{Frame, ImageLimits, Preprocess, batch, decode, prepare};
+use adit_vision::{
+    DetectOptions, Heads, ImageError, ImageShape, Labels, Network, Stop, Tensor, VisionError, Weights, candidates,
+    detections, device, probabilities,
+};
 use bytes::Bytes;
 
 use super::queue::{Queue, Refused};
+use super::request::Findings;
 use super::spec::Kind;
 use super::stand_in::StandIn;
 use super::worker::{Job, Worker, chain};
@@ -42,6 +46,8 @@ pub struct Model {
     labels: Arc<Labels>,
     shape: ImageShape,
     eye: Eye,
+    /// Which boxes are told; nothing for a classifier.
+    detect: Option<DetectOptions>,
     queue: Arc<Queue<Job>>,
     worker: Worker,
 }
@@ -53,11 +59,20 @@ enum Eye {
     StandIn(StandIn),
 }
 
+/// What a network is given.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// `[N, C, H, W]`.
+    pub(super) input: Tensor,
+    /// Where each of the N images lies in it: a detector has one for each, a classifier needs none.
+    pub(super) frames: Vec<Frame>,
+}
+
 /// Images made ready, and what it took.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// `[N, C, H, W]`.
-    pub(super) input: Tensor,
+    /// What the network is given.
+    pub(super) prepared: Prepared,
     /// Time in decoding.
     pub(super) decode: Duration,
     /// Time in preparing.
@@ -75,18 +90,18 @@ impl Model {
         queue: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        let (network, labels, eye, platform) = match kind {
+        let (network, labels, eye, platform, detect) = match kind {
             Kind::StandIn(times) => {
                 let labels: Vec<String> = (0..times.classes).map(|class| format!("class {class}")).collect();
                 let labels = Labels::parse(&labels.join("\n")).map_err(|error| chain(&error))?;
                 let network: Box<dyn Network> = Box::new(times.clone());
-                (network, labels, Eye::StandIn(times.clone()), "stand_in".to_owned())
+                (network, labels, Eye::StandIn(times.clone()), "stand_in".to_owned(), None)
             }
-            Kind::Network { architecture, versions, labels, preprocess } => {
+            Kind::Network { architecture, versions, labels, preprocess, detect } => {
                 let (weights, labels) = read(versions, version, labels, origin).map_err(|error| chain(&error))?;
                 let device = device(DEVICE).map_err(|error| chain(&error))?;
                 let network = architecture.build(&weights, &device).map_err(|error| chain(&error))?;
-                (network, labels, Eye::Preprocess(preprocess.clone()), format!("candle_{architecture}"))
+                (network, labels, Eye::Preprocess(preprocess.clone()), format!("candle_{architecture}"), *detect)
             }
         };
         labels.check(network.classes()).map_err(|error| chain(&error))?;
@@ -98,12 +113,12 @@ impl Model {
         }
         // The first pass finds and touches its memory; it must not be a caller's. A stand-in has none to touch.
         if let Eye::Preprocess(_) = &eye {
-            warm(&*network).map_err(|error| chain(&error))?;
+            warm(&*network, detect.is_some()).map_err(|error| chain(&error))?;
         }
         let queue = Arc::new(Queue::new(queue));
         let worker = Worker::start(&format!("{name}/{version}"), network, queue.clone(), metrics)
             .map_err(|error| format!("its thread cannot be started: {error}"))?;
-        Ok(Self { name: name.clone(), version, platform, labels: Arc::new(labels), shape, eye, queue, worker })
+        Ok(Self { name: name.clone(), version, platform, labels: Arc::new(labels), shape, eye, detect, queue, worker })
     }
 
     /// Its name.
@@ -131,6 +146,11 @@ impl Model {
         self.shape
     }
 
+    /// Whether it finds objects and their places; a model that does not tells classes of whole images.
+    pub const fn is_detector(&self) -> bool {
+        self.detect.is_some()
+    }
+
     /// Whether its worker lives, and shows progress at least every `patience` while it computes.
     pub(super) fn is_alive(&self, patience: Duration) -> bool {
         self.worker.is_alive(patience)
@@ -144,7 +164,7 @@ impl Model {
         gone: impl Fn() -> bool,
     ) -> Result<Ready, InferError> {
         let (mut decoding, mut preparing) = (Duration::ZERO, Duration::ZERO);
-        let mut prepared = Vec::with_capacity(images.len());
+        let (mut prepared, mut frames) = (Vec::with_capacity(images.len()), Vec::new());
         for (number, image) in images.iter().enumerate() {
             if gone() {
                 return Err(InferError::Cancelled);
@@ -160,6 +180,9 @@ impl Model {
                     let pixels = decode(image, limits).map_err(invalid)?;
                     let decoded = Instant::now();
                     prepared.push(prepare(&pixels, preprocess).map_err(invalid)?);
+                    if self.detect.is_some() {
+                        frames.push(self.frame(preprocess, pixels.width(), pixels.height())?);
+                    }
                     decoding += decoded - begun;
                     preparing += decoded.elapsed();
                 }
@@ -173,22 +196,49 @@ impl Model {
             }
         }
         let begun = Instant::now();
-        let input = self.tensor(&prepared)?;
-        Ok(Ready { input, decode: decoding, prepare: preparing + begun.elapsed() })
+        let prepared = Prepared { input: self.tensor(&prepared)?, frames };
+        Ok(Ready { prepared, decode: decoding, prepare: preparing + begun.elapsed() })
     }
 
-    /// A network's input from images that were prepared elsewhere: `[N, C, H, W]`, row-major.
-    pub(super) fn take(&self, shape: &[usize], elements: &[f32]) -> Result<Tensor, InferError> {
+    /// A network's input from images that were prepared elsewhere: `[N, C, H, W]`, row-major. What they were made of is not
+    /// known: a detector tells its boxes in their own pixels.
+    pub(super) fn take(&self, shape: &[usize], elements: &[f32]) -> Result<Prepared, InferError> {
         let ImageShape { channels, height, width } = self.shape;
         match shape {
             [images, c, h, w] if *images > 0 && [*c, *h, *w] == [channels, height, width] => {
-                self.tensor(&elements.chunks(self.shape.elements()).collect::<Vec<_>>())
+                let input = self.tensor(&elements.chunks(self.shape.elements()).collect::<Vec<_>>())?;
+                let frames = match &self.eye {
+                    Eye::Preprocess(preprocess) if self.detect.is_some() => {
+                        // A picture of the network's own size is neither scaled nor moved.
+                        vec![self.frame(preprocess, width as u32, height as u32)?; *images]
+                    }
+                    _ => Vec::new(),
+                };
+                Ok(Prepared { input, frames })
             }
             other => {
                 let wanted = format!("[N, {channels}, {height}, {width}]");
                 Err(InferError::Invalid(format!("input has the shape {other:?}, expected {wanted}")))
             }
         }
+    }
+
+    /// What a network's output means, for the images that lie in these frames.
+    pub(super) fn interpret(&self, heads: &Heads, frames: &[Frame]) -> Result<Findings, InferError> {
+        let found = match &self.detect {
+            None => probabilities(heads).map(Findings::Probabilities),
+            Some(options) => candidates(heads).and_then(|images| {
+                let images = images.iter().zip(frames);
+                let found = images.map(|(image, frame)| detections(image, frame, &self.labels, options));
+                found.collect::<Result<_, _>>().map(Findings::Detections)
+            }),
+        };
+        found.map_err(|error| self.failed(chain(&error)))
+    }
+
+    fn frame(&self, preprocess: &Preprocess, width: u32, height: u32) -> Result<Frame, InferError> {
+        // A description whose frames are unknown is not loaded as a detector's.
+        preprocess.frame(width, height).ok_or_else(|| self.failed("a picture's place is not known".to_owned()))
     }
 
     fn tensor<T: AsRef<[f32]>>(&self, images: &[T]) -> Result<Tensor, InferError> {
@@ -223,10 +273,11 @@ pub(super) fn weights_file(versions: &Path, version: Version) -> PathBuf {
     versions.join(version.to_string()).join("model.safetensors")
 }
 
-fn warm(network: &dyn Network) -> Result<(), VisionError> {
+fn warm(network: &dyn Network, detects: bool) -> Result<(), VisionError> {
     let shape = network.input();
     let blank = batch(&[vec![0.0; shape.elements()]], shape, &device(DEVICE)?)?;
-    network.forward(&blank, &Stop::never()).and_then(|heads| adit_vision::probabilities(&heads)).map(drop)
+    let heads = network.forward(&blank, &Stop::never())?;
+    if detects { candidates(&heads).map(drop) } else { probabilities(&heads).map(drop) }
 }
 
 fn read(versions: &Path, version: Version, labels: &Path, origin: Origin) -> Result<(Weights, Labels), VisionError> {

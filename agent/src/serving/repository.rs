@@ -73,6 +73,12 @@ impl Catalogue {
         })
     }
 
+    /// The first classifier by name that is ready.
+    pub fn first_classifier(&self) -> Option<&ModelName> {
+        let classifies = |entry: &Entry| entry.model.as_ref().is_some_and(|model| !model.is_detector());
+        self.entries().find(|(_, _, entry)| classifies(entry)).map(|(name, ..)| name)
+    }
+
     /// The first model by name that is ready.
     pub fn first_ready(&self) -> Option<&ModelName> {
         self.entries().find(|(_, _, entry)| entry.model.is_some()).map(|(name, ..)| name)
@@ -337,6 +343,7 @@ mod tests {
             ]
         );
         assert_eq!(catalogue.first_ready(), Some(&name("digits")));
+        assert_eq!(catalogue.first_classifier(), catalogue.first_ready());
         assert!(matches!(catalogue.find(&name("nobody"), None), Err(InferError::NotFound { .. })));
         assert!(matches!(catalogue.find(&name("good"), Some(Version(2))), Err(InferError::NotFound { .. })));
     }

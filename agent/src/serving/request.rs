@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use adit_common::deadline::Deadline;
 use adit_common::id::{ModelName, Version};
-use adit_vision::Labels;
+use adit_vision::{Detection, Labels};
 use bytes::Bytes;
 
 /// What is asked.
@@ -41,8 +41,17 @@ pub struct InferResponse {
     pub model: ModelName,
     /// Its version.
     pub version: Version,
-    /// A row an image, a number a class, from 0 to 1; a row adds up to 1.
-    pub probabilities: Vec<Vec<f32>>,
+    /// What it makes of the images.
+    pub findings: Findings,
     /// The classes' names.
     pub labels: Arc<Labels>,
+}
+
+/// What a model makes of the images of one request, a row an image.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Findings {
+    /// A classifier's: a number a class, from 0 to 1; a row adds up to 1.
+    Probabilities(Vec<Vec<f32>>),
+    /// A detector's: what it found, the surest first, in pixels of the image as it was sent; a row may be empty.
+    Detections(Vec<Vec<Detection>>),
 }

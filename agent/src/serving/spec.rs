@@ -13,6 +13,11 @@
 //! resize = { short_side = 256 }
 //! mean = [0.485, 0.456, 0.406]
 //! std = [0.229, 0.224, 0.225]
+//!
+//! [detect]          # of a detector only: which boxes are told
+//! confidence = 0.3
+//! iou = 0.45
+//! max_detections = 100
 //! ```
 //!
 //! Paths are relative to the folder of the file, so that a folder of nothing but `model.toml` files can serve weights that
@@ -22,8 +27,8 @@ use std::path::{Path, PathBuf};
 
 use adit_common::daemon::parse;
 use adit_common::id::Version;
-use adit_vision::Architecture;
-use adit_vision::image::Preprocess;
+use adit_vision::image::{Preprocess, Resize};
+use adit_vision::{Architecture, DetectOptions};
 use serde::Deserialize;
 
 use super::stand_in::{self, StandIn};
@@ -50,6 +55,8 @@ pub enum Kind {
         labels: PathBuf,
         /// How an image is prepared for it.
         preprocess: Box<Preprocess>,
+        /// Which boxes a detector tells; nothing for a classifier.
+        detect: Option<DetectOptions>,
     },
     /// Set times instead of a network.
     StandIn(StandIn),
@@ -118,6 +125,7 @@ struct Written {
     #[serde(default)]
     version_policy: VersionPolicy,
     preprocess: Option<Preprocess>,
+    detect: Option<DetectOptions>,
     stand_in: Option<StandIn>,
 }
 
@@ -133,9 +141,11 @@ impl Spec {
         let written: Written = parse("model.toml", text).map_err(|error| error.to_string())?;
         let policy = written.version_policy;
         if written.architecture == stand_in::ARCHITECTURE {
-            return match (written.versions, written.labels, written.preprocess) {
-                (None, None, None) => Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy }),
-                _ => Err("a stand-in has no versions, labels or preprocess".to_owned()),
+            return match (written.versions, written.labels, written.preprocess, written.detect) {
+                (None, None, None, None) => {
+                    Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy })
+                }
+                _ => Err("a stand-in has no versions, labels, preprocess or detect".to_owned()),
             };
         }
         if written.stand_in.is_some() {
@@ -146,15 +156,34 @@ impl Spec {
             .parse::<Architecture>()
             .map_err(|error| format!("{error}, {}", stand_in::ARCHITECTURE))?;
         let preprocess = written.preprocess.ok_or("the section [preprocess] is missing")?;
+        let detect = detect(architecture, written.detect, &preprocess)?;
         Ok(Self {
             kind: Kind::Network {
                 architecture,
                 versions: folder.join(written.versions.unwrap_or_default()),
                 labels: folder.join(written.labels.unwrap_or_else(|| "labels.txt".into())),
                 preprocess: Box::new(preprocess),
+                detect,
             },
             policy,
         })
+    }
+}
+
+/// What `[detect]` comes to: a detector has one, written or not, and nobody else may.
+fn detect(
+    architecture: Architecture,
+    written: Option<DetectOptions>,
+    preprocess: &Preprocess,
+) -> Result<Option<DetectOptions>, String> {
+    match (architecture.is_detector(), written) {
+        (true, options) => match preprocess.resize() {
+            Resize::Stretch | Resize::Letterbox(_) => Ok(Some(options.unwrap_or_default())),
+            // What is cut off would never be found, and a digit's place in the picture is not known.
+            _ => Err(format!("{architecture} is a detector: its `resize` is \"stretch\" or {{ letterbox = BYTE }}")),
+        },
+        (false, Some(_)) => Err(format!("[detect] is for detectors, and {architecture} is a classifier")),
+        (false, None) => Ok(None),
     }
 }
 
@@ -169,6 +198,21 @@ mod tests {
 
     fn parse_in(text: &str) -> Result<Spec, String> {
         Spec::parse(text, Path::new("/models/digits"))
+    }
+
+    const DETECTOR: &str =
+        "architecture = \"yolox_nano\"\n[preprocess]\nsize = [416, 416]\nresize = { letterbox = 114 }\n";
+
+    #[test]
+    fn a_detector_has_options_whether_it_says_so_or_not() {
+        let options = |text: &str| match parse_in(text).unwrap().kind {
+            Kind::Network { detect, .. } => detect,
+            Kind::StandIn(_) => panic!("a network"),
+        };
+        assert_eq!(options(LEAST), None);
+        assert_eq!(options(DETECTOR), Some(DetectOptions::default()));
+        let written = options(&format!("{DETECTOR}[detect]\nconfidence = 0.5\nmax_detections = 7\n"));
+        assert_eq!(written, Some(DetectOptions { confidence: 0.5, max_detections: 7, ..DetectOptions::default() }));
     }
 
     #[test]
@@ -211,6 +255,13 @@ mod tests {
             ),
             ("architecture = \"lenet\"\n[stand_in]\n", "[stand_in] is for"),
             ("architecture = \"stand_in\"\nlabels = \"x\"", "a stand-in has no"),
+            ("architecture = \"stand_in\"\n[detect]\niou = 0.5", "a stand-in has no"),
+            (&format!("{LEAST}[detect]\niou = 0.5"), "lenet is a classifier"),
+            (&format!("{DETECTOR}[detect]\niou = 2.0"), "`iou` must be from 0 to 1"),
+            (
+                "architecture = \"yolox_nano\"\n[preprocess]\nsize = [416, 416]\nresize = { short_side = 416 }",
+                "yolox_nano is a detector: its `resize` is",
+            ),
         ] {
             let error = parse_in(text).unwrap_err();
             assert!(error.contains(because), "{text}: {error}");

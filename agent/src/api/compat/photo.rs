@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use adit_common::id::ModelName;
 use adit_common::timing::Stage;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,7 +18,7 @@ use super::super::oip::status;
 use super::super::reply::{bytes, json, refusal, timed};
 use super::super::router::{Api, Origin, arrived, coded, deadline, text};
 use crate::error::InferError;
-use crate::serving::{InferRequest, InferResponse, Input};
+use crate::serving::{Findings, InferRequest, InferResponse, Input};
 
 /// `GET /`
 pub(crate) async fn greet(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
@@ -66,7 +67,12 @@ pub(crate) async fn photo(State(api): State<Arc<Api>>, request: Request) -> Resp
         return timed(refusal(StatusCode::SERVICE_UNAVAILABLE, "no model is ready"), watch);
     };
     let input = Input::Images(vec![upload.bytes.clone()]);
-    let answered = api.serving.infer(InferRequest { model, version: None, input, deadline }, &mut watch).await;
+    let detects = api.serving.catalogue().find(&model, None).is_ok_and(|model| model.is_detector());
+    let answered = if detects {
+        Err(no_classifier(&model))
+    } else {
+        api.serving.infer(InferRequest { model, version: None, input, deadline }, &mut watch).await
+    };
     drop(upload);
     let response = match answered.and_then(|response| sentence(&response)) {
         Ok(sentence) => json(StatusCode::OK, &json!({ "inference": sentence, "message": "success" })),
@@ -76,9 +82,18 @@ pub(crate) async fn photo(State(api): State<Arc<Api>>, request: Request) -> Resp
     timed(response, watch)
 }
 
+/// This dialect's sentence has a class and no place for boxes.
+fn no_classifier(model: &ModelName) -> InferError {
+    InferError::Invalid(format!(
+        "the default model `{model}` finds objects, and /photo tells classes: ask POST /v2/models/{model}/infer, or make a \
+         classifier the default model"
+    ))
+}
+
 fn sentence(response: &InferResponse) -> Result<String, InferError> {
     let failed = |detail: &str| InferError::Backend { model: response.model.clone(), detail: detail.to_owned() };
-    let row = response.probabilities.first().ok_or_else(|| failed("no probabilities"))?;
+    let Findings::Probabilities(rows) = &response.findings else { return Err(no_classifier(&response.model)) };
+    let row = rows.first().ok_or_else(|| failed("no probabilities"))?;
     let best = adit_vision::top(row, &response.labels, 1).map_err(|error| failed(&error.to_string()))?;
     let best = best.first().ok_or_else(|| failed("no classes"))?;
     Ok(format!("Class = {}, Confidence = {:.3}", best.label, best.probability))

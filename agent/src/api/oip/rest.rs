@@ -1,13 +1,11 @@
 //! Open Inference Protocol over HTTP, as its clients really call it.
 //!
-//! A classifier takes one input and gives one output:
+//! A model takes one input; what it gives is in `outputs`:
 //!
 //! - `image`: BYTES, `[N]` or `[N, 1]`, an encoded image (JPEG, PNG, WebP, BMP, GIF) each. With the binary extension the
 //!   bytes as they are; in JSON, which cannot carry bytes, as base64. A whole body can also be the one image: with
 //!   `inference-header-content-length: 0`, or with a content type `image/...`.
 //! - or `input`: FP32, `[N, C, H, W]`, prepared by the caller as the network was trained.
-//! - `probabilities`: FP32, `[N, classes]`; with the parameter `classification: k` the k likeliest classes instead, BYTES
-//!   `[N, k]`, each `PROBABILITY:INDEX:LABEL`.
 //!
 //! Every error is `{"error": "..."}` under the status that Triton's clients know.
 
@@ -17,8 +15,8 @@ use adit_common::deadline::Deadline;
 use adit_common::id::{ModelName, Version};
 use adit_common::manifest::ModelState;
 use adit_common::oip::{
-    Classification, Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, InferResponse,
-    ModelMetadata, OipError, ServerMetadata, Tensor, TensorMetadata, header_length,
+    Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, ModelMetadata, OipError, ServerMetadata,
+    TensorMetadata, header_length,
 };
 use adit_common::timing::{Stage, Stopwatch};
 use axum::body::Body;
@@ -31,12 +29,12 @@ use serde_json::json;
 use super::super::reply::{bytes, json, refusal, timed};
 use super::super::router::{Api, arrived, coded, deadline, text};
 use super::super::upload::image;
+use super::outputs::{encode, outputs, wish};
 use crate::error::InferError;
 use crate::serving::{self, Input, Serving};
 
 const IMAGE: &str = "image";
 const INPUT: &str = "input";
-const PROBABILITIES: &str = "probabilities";
 
 /// A JSON body above this is read on the blocking pool: at some 500 MB/s it would hold up other requests for too long.
 const LARGE_JSON: usize = 128 << 10;
@@ -115,16 +113,13 @@ fn describe(serving: &Serving, path: &ModelPath) -> Result<ModelMetadata, InferE
     let catalogue = serving.catalogue();
     let model = catalogue.find(&name, version)?;
     let ready = catalogue.versions(&name).into_iter().flatten().filter(|(_, entry)| entry.model.is_some());
-    let classes = i64::try_from(model.labels().all().len()).unwrap_or(-1);
-    let tensor =
-        |name: &str, datatype, shape: [i64; 2]| TensorMetadata { name: name.into(), datatype, shape: shape.into() };
     Ok(ModelMetadata {
         name: name.to_string(),
         versions: ready.map(|(version, _)| version.to_string()).collect(),
         platform: model.platform().to_owned(),
         // `input` is another way to say the same: a client that fills every input it reads of must find one.
-        inputs: vec![tensor(IMAGE, Datatype::Bytes, [-1, 1])],
-        outputs: vec![tensor(PROBABILITIES, Datatype::Fp32, [-1, classes])],
+        inputs: vec![TensorMetadata { name: IMAGE.into(), datatype: Datatype::Bytes, shape: vec![-1, 1] }],
+        outputs: outputs(model.labels().all().len(), model.is_detector()),
     })
 }
 
@@ -223,7 +218,7 @@ async fn answer(
 ) -> Result<Encoded, InferError> {
     let (model, version) = path.parse()?;
     // Known before anything is read: an unknown model is no reason to parse megabytes.
-    drop(serving.catalogue().find(&model, version)?);
+    let detects = serving.catalogue().find(&model, version)?.is_detector();
     let (asked, input) = if header_length.is_none() && body.len() > LARGE_JSON {
         let parsed = tokio::task::spawn_blocking(move || parse(&body, header_length)).await;
         parsed.map_err(|error| InferError::Invalid(format!("the request cannot be read: {error}")))??
@@ -232,9 +227,9 @@ async fn answer(
     };
     let own = asked.parameters.timeout().map_err(invalid)?;
     let deadline = own.map_or(deadline, |own| deadline.min(Deadline::after(watch.born(), own)));
-    let top = wishes(&asked)?;
+    let wish = wish(&asked, &model, detects)?;
     let response = serving.infer(serving::InferRequest { model, version, input, deadline }, watch).await?;
-    let encoded = encode(&asked, top, response);
+    let encoded = encode(&asked, wish, response);
     encoded.map_err(|error| InferError::Invalid(error.to_string()))
 }
 
@@ -266,51 +261,6 @@ fn parse(body: &Bytes, header_length: Option<usize>) -> Result<(InferRequest, In
     Ok((asked, input))
 }
 
-/// How many classes are wanted instead of all probabilities. Refuses outputs that do not exist before anything is computed.
-fn wishes(asked: &InferRequest) -> Result<Option<usize>, InferError> {
-    if let Some(other) = asked.outputs.iter().flatten().find(|output| output.name != PROBABILITIES) {
-        let other: String = other.name.chars().take(80).collect();
-        return Err(InferError::Invalid(format!("unknown output `{other}`, expected `{PROBABILITIES}`")));
-    }
-    asked.wants_binary(PROBABILITIES).map_err(invalid)?;
-    let top = asked.requested(PROBABILITIES).map(|output| output.parameters.classification()).transpose();
-    // Zero classes are no classification.
-    Ok(top.map_err(invalid)?.flatten().filter(|count| *count > 0))
-}
-
-fn encode(asked: &InferRequest, top: Option<usize>, response: serving::InferResponse) -> Result<Encoded, OipError> {
-    let rows = &response.probabilities;
-    let output = match top {
-        None => {
-            let classes = rows.first().map_or(0, Vec::len);
-            Tensor::floats(PROBABILITIES, &[rows.len(), classes], &rows.concat())?
-        }
-        Some(top) => {
-            let classes: Vec<_> = rows.iter().flat_map(|row| best(row, top, &response)).collect();
-            Tensor::bytes(PROBABILITIES, &[rows.len(), classes.len() / rows.len().max(1)], classes)?
-        }
-    };
-    let answer = InferResponse {
-        model_name: response.model.to_string(),
-        model_version: Some(response.version.to_string()),
-        id: asked.id.clone(),
-        outputs: vec![output],
-        ..InferResponse::default()
-    };
-    let binary = asked.wants_binary(PROBABILITIES)?;
-    answer.encode(|_| binary)
-}
-
-fn best(row: &[f32], top: usize, response: &serving::InferResponse) -> Vec<Bytes> {
-    let found = adit_vision::top(row, &response.labels, top).unwrap_or_default();
-    let class = |found: adit_vision::Prediction| {
-        let class =
-            Classification { value: found.probability, index: found.index, label: Some(found.label.to_string()) };
-        Bytes::from(class.to_string())
-    };
-    found.into_iter().map(class).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_classifier_takes_is_refused_by_name() {
+    fn what_no_model_takes_is_refused_by_name() {
         for (input, because) in [
             (r#"{"name":"image","datatype":"BYTES","shape":[1,2],"data":["a","b"]}"#, "expected [N] or [N, 1]"),
             (r#"{"name":"image","datatype":"FP32","shape":[1],"data":[1]}"#, "not BYTES"),
@@ -342,10 +292,6 @@ mod tests {
             assert!(error.contains(because), "{input}: {error}");
         }
         assert!(read(r#"{"inputs":[]}"#).unwrap_err().contains("this one has 0"));
-        let outputs =
-            r#"{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["a"]}],"outputs":[{"name":"boxes"}]}"#;
-        let (asked, _) = read(outputs).unwrap();
-        assert!(wishes(&asked).unwrap_err().to_string().contains("unknown output `boxes`"));
     }
 
     #[test]
