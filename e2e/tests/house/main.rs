@@ -5,6 +5,7 @@ mod abuse;
 mod ask;
 mod cancel;
 mod chaos;
+mod detect;
 mod many;
 mod notify;
 mod photos;
