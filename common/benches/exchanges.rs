@@ -1,7 +1,8 @@
 //! What our codec costs on top of QUIC: exchanges over the tunnel against bare quinn streams, alternating in one run.
 //!
-//! `cargo bench -p adit-common --bench exchanges [-- ROUNDS] ["1 KiB x 32"]` prints, for each size and concurrency, the median rate and the
-//! median delay of both, and the median of the per-round ratios (ours / bare). Both sides share the machine and settings.
+//! `cargo bench -p adit-common --bench exchanges [-- ROUNDS [WORKERS] ["1 KiB x 32"]]` prints, for each size and concurrency,
+//! the median rate and the median delay of both, and the median of the per-round ratios (ours / bare). Both sides share the
+//! machine and settings. One worker thread by default: with more, what is compared is also which thread the scheduler wakes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 #[path = "../tests/tunnel/pair.rs"]
@@ -22,9 +23,14 @@ use tokio::task::JoinSet;
 const ANSWER: &[u8] = &[b'a'; 1 << 10];
 const WINDOW: Duration = Duration::from_millis(400);
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
-    let rounds = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(9);
+fn main() {
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
+    let (rounds, workers) = (numbers.next().unwrap_or(10), numbers.next().unwrap_or(1));
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(workers).enable_all().build().unwrap().block_on(measure(rounds));
+}
+
+async fn measure(rounds: usize) {
     let plain = Pair::new().await;
     tokio::spawn(serve_bare(plain.agent.clone()));
     let pair = Pair::new().await;
@@ -48,8 +54,14 @@ async fn main() {
         let body = Bytes::from(vec![b'q'; size]);
         let (mut bare_runs, mut our_runs) = (Vec::new(), Vec::new());
         for round in 0..=rounds {
-            let one = run(wide, ask_bare(&plain.relay, &body)).await;
-            let two = run(wide, ask_ours(&relay, &body)).await;
+            // Who comes second in a round is slower, whoever it is: take turns.
+            let (one, two) = if round % 2 == 0 {
+                let one = run(wide, ask_bare(&plain.relay, &body)).await;
+                (one, run(wide, ask_ours(&relay, &body)).await)
+            } else {
+                let two = run(wide, ask_ours(&relay, &body)).await;
+                (run(wide, ask_bare(&plain.relay, &body)).await, two)
+            };
             // The first round warms windows and caches up.
             if round > 0 {
                 bare_runs.push(one);

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_common::daemon::{self, Notifier};
+use adit_common::daemon::{self, ConfigError, Notifier};
 use adit_common::manifest::Scope;
-use adit_relay::{Config, KeyFile, Relay};
+use adit_relay::{Config, KeyFile, Relay, RelayError};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -102,7 +102,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("adit-relay: {error:#}");
-            ExitCode::FAILURE
+            // sysexits' EX_CONFIG: the unit does not start again what would fail again.
+            let configured_wrongly = error.downcast_ref::<ConfigError>().is_some()
+                || matches!(error.downcast_ref(), Some(RelayError::Config(_)));
+            if configured_wrongly { ExitCode::from(78) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -195,6 +195,8 @@ impl Callee {
                 return Err(error);
             }
         };
+        // From here on it is being worked on, and may not be sent to another agent as if it had not been.
+        outgoing.reset_with(ResetCode::INTERNAL_ERROR);
         let (head, ()) = request.into_parts();
         let body = TunnelBody::new(incoming, max_fields, &head.headers, None);
         let unwanted = outgoing.unwanted();

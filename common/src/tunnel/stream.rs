@@ -36,6 +36,13 @@ impl Outgoing {
         let _ = self.stream.finish();
     }
 
+    /// What the peer is told from now on if this is dropped before it is finished.
+    pub(super) const fn reset_with(&mut self, code: ResetCode) {
+        if self.on_drop.is_some() {
+            self.on_drop = Some(code);
+        }
+    }
+
     /// Gives up with a code of the caller's.
     pub(super) fn reset(&mut self, code: ResetCode) {
         self.on_drop = None;

@@ -314,3 +314,26 @@ async fn garbage_on_a_stream_ends_that_exchange_and_no_other() {
     assert_eq!(answer.response.into_body().collect().await.unwrap().to_bytes(), "fine");
     server.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn who_gives_up_within_a_service_does_not_ask_for_another_try() {
+    let pair = Pair::new().await;
+    let (relay, agent) = pair.sessions();
+    let begun = Arc::new(Notify::new());
+    let server = tokio::spawn({
+        let begun = begun.clone();
+        async move {
+            let serve = agent.accept().await?.serve(async move |_: Request<TunnelBody>| {
+                begun.notify_one();
+                pending::<Response<Empty<Bytes>>>().await
+            });
+            serve.await
+        }
+    });
+    let call = tokio::spawn(relay.open().unwrap().send(post("/", Empty::new())));
+    timeout(LIMIT, begun.notified()).await.unwrap();
+    server.abort();
+    let error = timeout(LIMIT, call).await.unwrap().unwrap().unwrap_err().error;
+    // "Rejected" would mean that nothing was done, and that it may be sent again.
+    assert!(matches!(error, TunnelError::Reset(ResetCode::INTERNAL_ERROR)), "{error}");
+}

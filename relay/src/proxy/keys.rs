@@ -166,8 +166,9 @@ impl KeyFile {
             tempfile::Builder::new().prefix(".adit-keys-").permissions(private).tempfile_in(folder).map_err(failed)?;
         draft.write_all(HEADER.as_bytes()).and_then(|()| draft.write_all(text.as_bytes())).map_err(failed)?;
         draft.as_file().sync_all().map_err(failed)?;
-        // A relay that runs as another user must be able to go on reading what it could read before.
-        if let Ok(about) = fs::metadata(&self.path) {
+        // A relay that runs as another user must be able to read it: what it could read before, and in a folder of its own
+        // what is new there.
+        if let Ok(about) = fs::metadata(&self.path).or_else(|_| fs::metadata(folder)) {
             use std::os::unix::fs::MetadataExt as _;
             // Only root may give a file away; for anybody else it is theirs already.
             let _ = std::os::unix::fs::chown(draft.path(), Some(about.uid()), Some(about.gid()));

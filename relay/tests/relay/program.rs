@@ -60,6 +60,20 @@ fn check_points_at_what_is_wrong() {
 }
 
 #[test]
+fn a_wrong_configuration_has_an_exit_code_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("relay.toml");
+    let code = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let tls = folder.path().to_str().unwrap();
+        adit_relay(&["run", "--config", file.to_str().unwrap(), "--tls-dir", tls]).status.code()
+    };
+    assert_eq!(code("[front]\nlissten = 1\n"), Some(78), "a key that there is not");
+    // Certificates may yet be put there: to start again can help.
+    assert_eq!(code("[front]\nlisten = \"127.0.0.1:0\"\n"), Some(1), "no certificates");
+}
+
+#[test]
 fn a_service_manager_is_told_of_its_life() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
