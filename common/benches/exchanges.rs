@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p adit-common --bench exchanges [-- ROUNDS [WORKERS] ["1 KiB x 32"]]` prints, for each size and concurrency,
 //! the median rate and the median delay of both, and the median of the per-round ratios (ours / bare). Both sides share the
-//! machine and settings. One worker thread by default: with more, what is compared is also which thread the scheduler wakes.
+//! machine and settings. Two worker threads by default; with one, which thread the scheduler wakes is left out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
 #[path = "../tests/tunnel/pair.rs"]
@@ -25,7 +25,7 @@ const WINDOW: Duration = Duration::from_millis(400);
 
 fn main() {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
-    let (rounds, workers) = (numbers.next().unwrap_or(10), numbers.next().unwrap_or(1));
+    let (rounds, workers) = (numbers.next().unwrap_or(10), numbers.next().unwrap_or(2));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(workers).enable_all().build().unwrap().block_on(measure(rounds));
 }
