@@ -76,6 +76,19 @@ impl Weights {
         Self { origin: origin.into(), tensors: Tensors::Made(Box::new(maker)) }
     }
 
+    /// Bytes that all tensors take once they are f32, as every network holds them; 0 where that is not known before a tensor
+    /// is asked for.
+    pub fn size(&self) -> usize {
+        let elements: usize = match &self.tensors {
+            Tensors::File { metadata, .. } => {
+                metadata.tensors().values().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+            }
+            Tensors::Ready(tensors) => tensors.values().map(Tensor::elem_count).sum(),
+            Tensors::Made(_) => 0,
+        };
+        elements * size_of::<f32>()
+    }
+
     /// The tensor of this name as f32 on `device`, which must have exactly this shape.
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor, VisionError> {
         let tensor = match &self.tensors {

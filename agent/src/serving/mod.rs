@@ -4,7 +4,9 @@
 //! a bounded blocking pool, the input waits in the model's bounded queue, and the worker, an OS thread that owns the network,
 //! runs it. A caller that leaves takes its input out of the queue, or stops the network between two layers.
 
+mod batching;
 mod embedded;
+mod engine;
 mod infer;
 mod model;
 mod progress;
@@ -15,6 +17,7 @@ mod spec;
 mod stand_in;
 mod worker;
 
+pub use batching::Batching;
 pub use infer::{Limits, Serving};
 pub use model::{DEVICE, Model};
 pub use repository::{Catalogue, Entry, Repository};

@@ -1,4 +1,4 @@
-//! One loaded version of a model: what it is, how images are made ready for it, its queue and its worker.
+//! One loaded version of a model: what it is, how images are made ready for it, and the engine that runs it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 use adit_common::id::{ModelName, Version};
 use adit_vision::image::{Frame, ImageLimits, Preprocess, batch, decode, prepare};
 use adit_vision::{
-    DetectOptions, Heads, ImageError, ImageShape, Labels, Network, Stop, Tensor, VisionError, Weights, candidates,
-    detections, device, probabilities,
+    Architecture, DetectOptions, Heads, ImageError, ImageShape, Labels, Network, Stop, Tensor, VisionError, Weights,
+    candidates, detections, device, probabilities,
 };
 use bytes::Bytes;
 
-use super::queue::{Queue, Refused};
+use super::batching::Batching;
+use super::engine::Engine;
+use super::queue::Refused;
 use super::request::Findings;
 use super::spec::Kind;
 use super::stand_in::StandIn;
-use super::worker::{Job, Worker, chain};
+use super::worker::{Job, chain};
 use crate::error::InferError;
 use crate::metrics::Metrics;
 
@@ -48,8 +50,7 @@ pub struct Model {
     eye: Eye,
     /// Which boxes are told; nothing for a classifier.
     detect: Option<DetectOptions>,
-    queue: Arc<Queue<Job>>,
-    worker: Worker,
+    engine: Arc<Engine>,
 }
 
 /// How an image becomes a network's input.
@@ -80,45 +81,65 @@ pub(super) struct Ready {
 }
 
 impl Model {
-    /// Reads a version's weights and labels, checks that they fit, warms the network with one pass, and starts its worker.
+    /// Reads a version's weights and labels, checks that they fit, warms the network with one pass, and starts its engine.
     /// An error is the reason why the version is unavailable.
     pub(super) fn open(
         name: &ModelName,
         version: Version,
         kind: &Kind,
+        batching: &Batching,
         origin: Origin,
         queue: usize,
         metrics: Arc<Metrics>,
     ) -> Result<Self, String> {
-        let (network, labels, eye, platform, detect) = match kind {
+        let (network, weight_bytes) = network(version, kind, origin)?;
+        let engine = Engine::start(&format!("{name}/{version}"), network, weight_bytes, batching, queue, metrics)
+            .map_err(|error| format!("its threads cannot be started: {error}"))?;
+        let model = Self::over(name, version, kind, origin, Arc::new(engine))?;
+        // The first pass finds and touches its memory; it must not be a caller's. A stand-in has none to touch.
+        if let Eye::Preprocess(_) = &model.eye {
+            warm(model.engine.network(), model.is_detector()).map_err(|error| chain(&error))?;
+        }
+        Ok(model)
+    }
+
+    /// A model over an engine that runs already: its labels are read and everything is checked against the network, but no
+    /// weights are read. `kind` must be of the architecture that the engine runs.
+    pub(super) fn over(
+        name: &ModelName,
+        version: Version,
+        kind: &Kind,
+        origin: Origin,
+        engine: Arc<Engine>,
+    ) -> Result<Self, String> {
+        let (labels, eye, platform, detect) = match kind {
             Kind::StandIn(times) => {
                 let labels: Vec<String> = (0..times.classes).map(|class| format!("class {class}")).collect();
                 let labels = Labels::parse(&labels.join("\n")).map_err(|error| chain(&error))?;
-                let network: Box<dyn Network> = Box::new(times.clone());
-                (network, labels, Eye::StandIn(times.clone()), "stand_in".to_owned(), None)
+                (labels, Eye::StandIn(times.clone()), "stand_in".to_owned(), None)
             }
-            Kind::Network { architecture, versions, labels, preprocess, detect } => {
-                let (weights, labels) = read(versions, version, labels, origin).map_err(|error| chain(&error))?;
-                let device = device(DEVICE).map_err(|error| chain(&error))?;
-                let network = architecture.build(&weights, &device).map_err(|error| chain(&error))?;
-                (network, labels, Eye::Preprocess(preprocess.clone()), format!("candle_{architecture}"), *detect)
+            Kind::Network { architecture, labels, preprocess, detect, .. } => {
+                let labels = match origin {
+                    Origin::Folder => Labels::read(labels),
+                    Origin::Embedded { labels, .. } => Labels::parse(labels),
+                };
+                let labels = labels.map_err(|error| chain(&error))?;
+                (labels, Eye::Preprocess(preprocess.clone()), format!("candle_{architecture}"), *detect)
             }
         };
-        labels.check(network.classes()).map_err(|error| chain(&error))?;
-        let shape = network.input();
+        labels.check(engine.network().classes()).map_err(|error| chain(&error))?;
+        let shape = engine.network().input();
         if let Eye::Preprocess(preprocess) = &eye
             && preprocess.shape() != shape
         {
             return Err(format!("[preprocess] makes {}, the network takes {shape}", preprocess.shape()));
         }
-        // The first pass finds and touches its memory; it must not be a caller's. A stand-in has none to touch.
-        if let Eye::Preprocess(_) = &eye {
-            warm(&*network, detect.is_some()).map_err(|error| chain(&error))?;
-        }
-        let queue = Arc::new(Queue::new(queue));
-        let worker = Worker::start(&format!("{name}/{version}"), network, queue.clone(), metrics)
-            .map_err(|error| format!("its thread cannot be started: {error}"))?;
-        Ok(Self { name: name.clone(), version, platform, labels: Arc::new(labels), shape, eye, detect, queue, worker })
+        Ok(Self { name: name.clone(), version, platform, labels: Arc::new(labels), shape, eye, detect, engine })
+    }
+
+    /// What runs it; another model may run on the same.
+    pub(super) const fn engine(&self) -> &Arc<Engine> {
+        &self.engine
     }
 
     /// Its name.
@@ -153,7 +174,7 @@ impl Model {
 
     /// Whether its worker lives, and shows progress at least every `patience` while it computes.
     pub(super) fn is_alive(&self, patience: Duration) -> bool {
-        self.worker.is_alive(patience)
+        self.engine.is_alive(patience)
     }
 
     /// Decodes and prepares images; `gone` is asked between them. Computes for long: not for the runtime's threads.
@@ -250,8 +271,7 @@ impl Model {
 
     /// Puts a job into the queue; its number there.
     pub(super) fn submit(&self, job: Job) -> Result<u64, InferError> {
-        let images = job.input.dim(0).unwrap_or(1);
-        self.queue.push(job, images).map_err(|refused| match refused {
+        self.engine.submit(job).map_err(|refused| match refused {
             Refused::Full => InferError::Overloaded { model: self.name.clone() },
             Refused::Closed => self.failed("its worker has ended".to_owned()),
         })
@@ -259,7 +279,7 @@ impl Model {
 
     /// Takes a job out of the queue again, if it still is there.
     pub(super) fn withdraw(&self, number: u64) {
-        drop(self.queue.remove(number));
+        self.engine.withdraw(number);
     }
 
     /// This model has failed; `detail` is for the log.
@@ -280,11 +300,17 @@ fn warm(network: &dyn Network, detects: bool) -> Result<(), VisionError> {
     if detects { candidates(&heads).map(drop) } else { probabilities(&heads).map(drop) }
 }
 
-fn read(versions: &Path, version: Version, labels: &Path, origin: Origin) -> Result<(Weights, Labels), VisionError> {
-    match origin {
-        Origin::Folder => Ok((Weights::read(&weights_file(versions, version))?, Labels::read(labels)?)),
-        Origin::Embedded { weights, labels } => {
-            Ok((Weights::from_bytes("the built-in model", weights.to_vec())?, Labels::parse(labels)?))
-        }
+/// The network of a version, and what its weights take in memory.
+fn network(version: Version, kind: &Kind, origin: Origin) -> Result<(Arc<dyn Network>, usize), String> {
+    let read = |architecture: Architecture, versions: &Path| -> Result<(Arc<dyn Network>, usize), VisionError> {
+        let weights = match origin {
+            Origin::Folder => Weights::read(&weights_file(versions, version))?,
+            Origin::Embedded { weights, .. } => Weights::from_bytes("the built-in model", weights.to_vec())?,
+        };
+        Ok((architecture.build(&weights, &device(DEVICE)?)?.into(), weights.size()))
+    };
+    match kind {
+        Kind::StandIn(times) => Ok((Arc::new(times.clone()), 0)),
+        Kind::Network { architecture, versions, .. } => read(*architecture, versions).map_err(|error| chain(&error)),
     }
 }

@@ -14,6 +14,7 @@ use adit_common::id::{ModelName, Version};
 use adit_common::manifest::{self, ModelState};
 use tokio::sync::watch;
 
+use super::batching::Batching;
 use super::embedded;
 use super::model::{Model, Origin, weights_file};
 use super::spec::{Kind, Spec};
@@ -107,6 +108,7 @@ struct Plan {
     name: ModelName,
     version: Version,
     kind: Kind,
+    batching: Batching,
     origin: Origin,
 }
 
@@ -136,9 +138,9 @@ impl Repository {
             if catalogue.versions(&name).is_some() {
                 tracing::warn!(model = %name, "the folder has a model of the built-in one's name: the folder's is served");
             } else {
-                let kind = embedded::spec().map_err(AgentError::Config)?.kind;
+                let Spec { kind, batching, .. } = embedded::spec().map_err(AgentError::Config)?;
                 catalogue.set(&name, embedded::VERSION, ModelState::Loading, "", None);
-                plans.push(Plan { name, version: embedded::VERSION, kind, origin: embedded::ORIGIN });
+                plans.push(Plan { name, version: embedded::VERSION, kind, batching, origin: embedded::ORIGIN });
             }
         }
         Ok(Self { catalogue: watch::Sender::new(catalogue), plans, queue: config.queue, metrics })
@@ -152,12 +154,12 @@ impl Repository {
     /// Loads what was planned, one version after another; `stop` is asked between them. Reads and computes for seconds: not
     /// for the runtime's threads.
     pub fn load(&self, stop: impl Fn() -> bool) {
-        for Plan { name, version, kind, origin } in &self.plans {
+        for Plan { name, version, kind, batching, origin } in &self.plans {
             if stop() {
                 return;
             }
             let (version, begun) = (*version, Instant::now());
-            let opened = Model::open(name, version, kind, *origin, self.queue, self.metrics.clone());
+            let opened = Model::open(name, version, kind, batching, *origin, self.queue, self.metrics.clone());
             let took = begun.elapsed();
             self.catalogue.send_modify(|catalogue| match opened {
                 Ok(model) => {
@@ -239,7 +241,8 @@ fn plan(name: &ModelName, spec: &Spec, catalogue: &mut Catalogue, plans: &mut Ve
     for version in spec.policy.choose(there.clone()) {
         if there.contains(&version) {
             catalogue.set(name, version, ModelState::Loading, "", None);
-            plans.push(Plan { name: name.clone(), version, kind: spec.kind.clone(), origin: Origin::Folder });
+            let (kind, batching) = (spec.kind.clone(), spec.batching);
+            plans.push(Plan { name: name.clone(), version, kind, batching, origin: Origin::Folder });
         } else {
             catalogue.broken(name, version, format!("the version policy names version {version}, but it is not there"));
         }

@@ -18,6 +18,11 @@
 //! confidence = 0.3
 //! iou = 0.45
 //! max_detections = 100
+//!
+//! [batching]        # how requests share the network; without it, what is measured decides
+//! max_batch = 8     # images that are run together at most; 1 switches batches off
+//! max_delay = "2ms" # how long a request may wait for company; 0 unless given
+//! instances = 2     # batches that are run at one time; one a core unless given
 //! ```
 //!
 //! Paths are relative to the folder of the file, so that a folder of nothing but `model.toml` files can serve weights that
@@ -31,6 +36,7 @@ use adit_vision::image::{Preprocess, Resize};
 use adit_vision::{Architecture, DetectOptions};
 use serde::Deserialize;
 
+use super::batching::Batching;
 use super::stand_in::{self, StandIn};
 
 /// A model's description, checked.
@@ -40,6 +46,8 @@ pub struct Spec {
     pub kind: Kind,
     /// Which versions are served.
     pub policy: VersionPolicy,
+    /// How requests share the network.
+    pub batching: Batching,
 }
 
 /// What runs.
@@ -127,6 +135,8 @@ struct Written {
     preprocess: Option<Preprocess>,
     detect: Option<DetectOptions>,
     stand_in: Option<StandIn>,
+    #[serde(default)]
+    batching: Batching,
 }
 
 impl Spec {
@@ -139,11 +149,11 @@ impl Spec {
     /// As [`Spec::read`], of the text of a file that lies in `folder`.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, String> {
         let written: Written = parse("model.toml", text).map_err(|error| error.to_string())?;
-        let policy = written.version_policy;
+        let (policy, batching) = (written.version_policy, written.batching);
         if written.architecture == stand_in::ARCHITECTURE {
             return match (written.versions, written.labels, written.preprocess, written.detect) {
                 (None, None, None, None) => {
-                    Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy })
+                    Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy, batching })
                 }
                 _ => Err("a stand-in has no versions, labels, preprocess or detect".to_owned()),
             };
@@ -166,6 +176,7 @@ impl Spec {
                 detect,
             },
             policy,
+            batching,
         })
     }
 }

@@ -70,7 +70,7 @@ impl Worker {
     /// Starts a thread of this name that runs the queue's jobs.
     pub(super) fn start(
         name: &str,
-        network: Box<dyn Network>,
+        network: Arc<dyn Network>,
         queue: Arc<Queue<Job>>,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
@@ -190,7 +190,7 @@ mod tests {
 
     fn desk() -> Desk {
         let (queue, metrics) = (Arc::new(Queue::new(8)), Arc::new(Metrics::new()));
-        let worker = Worker::start("moody", Box::new(Moody), queue.clone(), metrics.clone()).unwrap();
+        let worker = Worker::start("moody", Arc::new(Moody), queue.clone(), metrics.clone()).unwrap();
         Desk { queue, worker, metrics }
     }
 
