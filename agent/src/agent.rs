@@ -91,6 +91,8 @@ impl Agent {
             }
         });
 
+        house.spawn("tend", tend(repository.clone(), config.serving.stuck_after, house.clone()));
+
         let mut socket = None;
         if let Some((_, bundle)) = identity {
             let bound = Socket::bind(&config.tunnel, &metrics)?;
@@ -158,7 +160,7 @@ impl Agent {
         let _ = self.serving.watch().wait_for(Catalogue::is_settled).await;
     }
 
-    /// Whether every model's worker lives and shows progress while it computes.
+    /// Whether a restart would make nothing better: a model that hangs is given up and does not count, unless it is the last.
     pub fn is_alive(&self) -> bool {
         self.serving.is_alive(self.config.serving.stuck_after)
     }
@@ -176,6 +178,17 @@ impl Agent {
         }
         self.house.finish(MOMENT).await;
         in_time
+    }
+}
+
+/// Looks after the models' workers, several times within the patience that they are owed.
+async fn tend(repository: Arc<Repository>, patience: Duration, house: Shutdown) {
+    let mut tick = tokio::time::interval((patience / 4).clamp(Duration::from_millis(10), Duration::from_secs(5)));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => repository.tend(patience),
+            () = house.draining() => return,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use adit_certs::CertsError;
 use adit_common::id::{ModelName, Version};
@@ -39,6 +40,14 @@ pub enum InferError {
         /// The model whose queue is full.
         model: ModelName,
     },
+    /// As far as can be told from what was measured, the answer would come after the deadline: it is not even begun.
+    #[error("model `{model}` is too busy to answer in time: it would take {} ms at least", needed.as_millis())]
+    TooLate {
+        /// The model that is busy.
+        model: ModelName,
+        /// How long an answer would take.
+        needed: Duration,
+    },
     /// The time that the caller gave was over before the answer was there.
     #[error("the deadline of the request has passed")]
     DeadlineExceeded,
@@ -46,10 +55,12 @@ pub enum InferError {
     #[error("the request was cancelled")]
     Cancelled,
     /// The model failed.
-    #[error("model `{model}` failed")]
+    #[error("model `{model}` failed: {reason}")]
     Backend {
         /// The model that failed.
         model: ModelName,
+        /// What happened, for the caller.
+        reason: &'static str,
         /// What happened, for the log.
         detail: String,
     },
@@ -63,6 +74,7 @@ impl InferError {
             Self::NotReady { .. } => "not_ready",
             Self::Invalid(_) => "invalid",
             Self::Overloaded { .. } => "overloaded",
+            Self::TooLate { .. } => "too_late",
             Self::DeadlineExceeded => "expired",
             Self::Cancelled => "cancelled",
             Self::Backend { .. } => "failed",

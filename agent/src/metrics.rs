@@ -25,6 +25,7 @@ pub struct Metrics {
     requests: Mutex<BTreeMap<(String, &'static str), u64>>,
     dials: Mutex<BTreeMap<(String, &'static str), u64>>,
     models: Mutex<Vec<Model>>,
+    meters: Mutex<BTreeMap<String, Arc<Meter>>>,
     /// Requests whose caller left before they were run.
     pub cancelled_queued: Counter,
     /// Requests whose caller left while they were run.
@@ -33,9 +34,9 @@ pub struct Metrics {
     pub expired: Counter,
     /// Requests that found a full queue, or no memory for their body.
     pub overloaded: Counter,
-    /// Forward passes that were begun.
+    /// Requests whose forward pass was begun.
     pub begun: Counter,
-    /// Forward passes that were run to their end.
+    /// Requests whose forward pass was run to its end.
     pub forwards: Counter,
     /// Exchanges on tunnels that broke off, whoever's fault it was.
     pub broken_exchanges: Counter,
@@ -54,7 +55,12 @@ pub struct Counter(AtomicU64);
 impl Counter {
     /// One more.
     pub fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
+        self.add_many(1);
+    }
+
+    /// So many more.
+    pub fn add_many(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
     }
 
     /// The number.
@@ -105,13 +111,90 @@ impl Drop for InFlight {
     }
 }
 
-/// One request that waits for a device: counted in the load until it is dropped.
+/// Upper bounds of the buckets of a histogram of batches, in images.
+const BATCHES: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+
+/// What is counted of one model's passes, whichever of its versions runs them.
+#[derive(Debug, Default)]
+pub struct Meter {
+    batches: [AtomicU64; BATCHES.len()],
+    passes: AtomicU64,
+    images: AtomicU64,
+    waiting: AtomicU64,
+    workers: AtomicU64,
+    /// Workers that were given up or have ended, and that others took the places of.
+    pub replaced: Counter,
+    /// Requests that were refused because no place was left in the queue.
+    pub full: Counter,
+    /// Requests that were refused because they could not have been answered in time.
+    pub late: Counter,
+    /// Requests that had to make room for more urgent ones.
+    pub displaced: Counter,
+}
+
+impl Meter {
+    /// A pass of so many images was run to its end.
+    pub fn batch(&self, images: usize) {
+        if let Some(bucket) = BATCHES.iter().position(|bound| images <= *bound) {
+            self.batches[bucket].fetch_add(1, Relaxed);
+        }
+        self.passes.fetch_add(1, Relaxed);
+        self.images.fetch_add(images as u64, Relaxed);
+    }
+
+    /// The number of an engine's workers, to be set as it changes.
+    pub fn hands(self: &Arc<Self>) -> Hands {
+        Hands { meter: self.clone(), count: AtomicU64::new(0) }
+    }
+
+    fn render(&self, out: &mut String, model: &str) {
+        let name = "adit_agent_batch_images";
+        let mut below = 0;
+        for (bucket, bound) in self.batches.iter().zip(BATCHES) {
+            below += bucket.load(Relaxed);
+            line(out, format_args!("{name}_bucket{{{model},le=\"{bound}\"}} {below}"));
+        }
+        let passes = self.passes.load(Relaxed);
+        line(out, format_args!("{name}_bucket{{{model},le=\"+Inf\"}} {passes}"));
+        line(out, format_args!("{name}_sum{{{model}}} {}", self.images.load(Relaxed)));
+        line(out, format_args!("{name}_count{{{model}}} {passes}"));
+    }
+}
+
+/// An engine's workers: counted until it is dropped.
 #[derive(Debug)]
-pub struct Queued(Arc<Metrics>);
+pub struct Hands {
+    meter: Arc<Meter>,
+    count: AtomicU64,
+}
+
+impl Hands {
+    /// There are so many now.
+    pub fn set(&self, count: usize) {
+        let before = self.count.swap(count as u64, Relaxed);
+        // Wrapping, as atomics add: the sum over all engines is never below zero.
+        self.meter.workers.fetch_add((count as u64).wrapping_sub(before), Relaxed);
+    }
+}
+
+impl Drop for Hands {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// One request that waits for a device: counted in the load and its images with their model until it is dropped.
+#[derive(Debug)]
+pub struct Queued {
+    metrics: Arc<Metrics>,
+    meter: Arc<Meter>,
+    images: u64,
+}
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.0.load.send_modify(|load| load.queued = load.queued.saturating_sub(1));
+        self.meter.waiting.fetch_sub(self.images, Relaxed);
+        self.metrics.load.send_modify(|load| load.queued = load.queued.saturating_sub(1));
     }
 }
 
@@ -138,6 +221,7 @@ impl Metrics {
             requests: Mutex::default(),
             dials: Mutex::default(),
             models: Mutex::default(),
+            meters: Mutex::default(),
             cancelled_queued: Counter::default(),
             cancelled_running: Counter::default(),
             expired: Counter::default(),
@@ -160,10 +244,21 @@ impl Metrics {
         InFlight(self.clone())
     }
 
-    /// A request waits for a device.
-    pub fn wait(self: &Arc<Self>) -> Queued {
+    /// A request for so many images waits for a model, whose name the repository knows.
+    pub fn wait(self: &Arc<Self>, model: &str, images: usize) -> Queued {
         self.load.send_modify(|load| load.queued += 1);
-        Queued(self.clone())
+        let (meter, images) = (self.meter(model), images as u64);
+        meter.waiting.fetch_add(images, Relaxed);
+        Queued { metrics: self.clone(), meter, images }
+    }
+
+    /// What is counted of a model, whose name the repository knows.
+    pub fn meter(&self, model: &str) -> Arc<Meter> {
+        let mut meters = lock(&self.meters);
+        match meters.get(model) {
+            Some(meter) => meter.clone(),
+            None => meters.entry(model.to_owned()).or_default().clone(),
+        }
     }
 
     /// A session stands.
@@ -240,8 +335,8 @@ impl Metrics {
             ),
             ("expired_total", "counter", "Deadline passed before the answer was there.", self.expired.get()),
             ("overloaded_total", "counter", "Refused: queue full, or no memory for the body.", self.overloaded.get()),
-            ("forwards_begun_total", "counter", "Forward passes begun.", self.begun.get()),
-            ("forwards_total", "counter", "Forward passes run to their end.", self.forwards.get()),
+            ("forwards_begun_total", "counter", "Requests whose forward pass was begun.", self.begun.get()),
+            ("forwards_total", "counter", "Requests whose forward pass was run to its end.", self.forwards.get()),
             ("broken_exchanges_total", "counter", "Exchanges on tunnels that broke off.", self.broken_exchanges.get()),
             ("in_flight", "gauge", "Requests received, queued, computed or answered now.", load.in_flight.into()),
             ("queued", "gauge", "Requests that wait for a device now.", load.queued.into()),
@@ -266,6 +361,7 @@ impl Metrics {
             let labels = format!("model=\"{name}\",version=\"{version}\",state=\"{state}\"");
             line(&mut out, format_args!("adit_agent_model_state{{{labels}}} 1"));
         }
+        self.render_meters(&mut out);
         head(&mut out, "adit_agent_stage_seconds", "histogram", "Time of inferences by stage.");
         for stage in Stage::ALL {
             let histogram = &self.stages[stage as usize];
@@ -281,6 +377,34 @@ impl Metrics {
         );
         self.total.render(&mut out, "adit_agent_request_seconds", "");
         out
+    }
+
+    fn render_meters(&self, out: &mut String) {
+        let meters: Vec<_> = lock(&self.meters)
+            .iter()
+            .map(|(model, meter)| (format!("model=\"{}\"", escape(model)), meter.clone()))
+            .collect();
+        type Read = fn(&Meter) -> u64;
+        let singles: [(&str, &str, &str, Read); 6] = [
+            ("queued_images", "gauge", "Images that wait for a worker now.", |meter| meter.waiting.load(Relaxed)),
+            ("workers", "gauge", "Workers that run the model now.", |meter| meter.workers.load(Relaxed)),
+            ("workers_replaced_total", "counter", "Workers given up or lost, and replaced.", |meter| {
+                meter.replaced.get()
+            }),
+            ("refused_full_total", "counter", "Refused: no place in the model's queue.", |meter| meter.full.get()),
+            ("refused_late_total", "counter", "Refused: could not have been in time.", |meter| meter.late.get()),
+            ("displaced_total", "counter", "Made room for a more urgent request.", |meter| meter.displaced.get()),
+        ];
+        for (name, kind, help, read) in singles {
+            head(out, &format!("adit_agent_{name}"), kind, help);
+            for (model, meter) in &meters {
+                line(out, format_args!("adit_agent_{name}{{{model}}} {}", read(meter)));
+            }
+        }
+        head(out, "adit_agent_batch_images", "histogram", "Images in a forward pass, by model.");
+        for (model, meter) in &meters {
+            meter.render(out, model);
+        }
     }
 }
 
@@ -323,9 +447,11 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let mut load = metrics.load();
         let (first, second) = (metrics.arrive(), metrics.arrive());
-        let queued = metrics.wait();
+        let queued = metrics.wait("digits", 3);
         assert_eq!(*load.borrow_and_update(), Load { in_flight: 2, queued: 1 });
+        assert!(metrics.render().contains("\nadit_agent_queued_images{model=\"digits\"} 3\n"));
         drop((first, queued));
+        assert!(metrics.render().contains("\nadit_agent_queued_images{model=\"digits\"} 0\n"));
         assert!(load.has_changed().unwrap());
         assert_eq!(*load.borrow_and_update(), Load { in_flight: 1, queued: 0 });
         drop(second);
@@ -343,6 +469,13 @@ mod tests {
         }
         metrics.dialled("a\"b", "timed_out");
         metrics.finished("digits", "ok");
+        let meter = metrics.meter("digits");
+        [1, 3, 4, 500].into_iter().for_each(|images| meter.batch(images));
+        let (hands, others) = (meter.hands(), meter.hands());
+        hands.set(2);
+        others.set(4);
+        others.set(1);
+        drop(hands);
         let text = metrics.render();
         for expected in [
             "adit_agent_stage_seconds_bucket{stage=\"forward\",le=\"0.001\"} 1\n",
@@ -350,6 +483,11 @@ mod tests {
             "adit_agent_stage_seconds_bucket{stage=\"forward\",le=\"+Inf\"} 2\n",
             "adit_agent_stage_seconds_sum{stage=\"forward\"} 0.041\n",
             "adit_agent_request_seconds_count 2\n",
+            "adit_agent_batch_images_bucket{model=\"digits\",le=\"2\"} 1\n",
+            "adit_agent_batch_images_bucket{model=\"digits\",le=\"4\"} 3\n",
+            "adit_agent_batch_images_bucket{model=\"digits\",le=\"+Inf\"} 4\n",
+            "adit_agent_batch_images_sum{model=\"digits\"} 508\n",
+            "adit_agent_workers{model=\"digits\"} 1\n",
             "adit_agent_dials_total{relay=\"a\\\"b\",outcome=\"timed_out\"} 1\n",
             "adit_agent_requests_total{model=\"digits\",outcome=\"ok\"} 1\n",
         ] {

@@ -77,6 +77,14 @@ pub enum ImageError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VisionError {
+    /// A batch was to be taken apart into other parts than it was made of.
+    #[error("the network answered for {images} images, and was asked for parts of {parts:?}")]
+    Parts {
+        /// Images that it answered for.
+        images: usize,
+        /// Images of each part.
+        parts: Vec<usize>,
+    },
     /// No architecture has this name.
     #[error("unknown architecture `{name}`, known are: {known}")]
     UnknownArchitecture {

@@ -33,6 +33,45 @@ pub enum Heads {
     Boxes(Vec<Candidates>),
 }
 
+impl Heads {
+    /// What belongs to each part of a batch, when the parts have so many images, in order. Fails unless they are all of the
+    /// batch's.
+    pub fn split(self, images: &[usize]) -> Result<Vec<Self>, VisionError> {
+        let there = match &self {
+            Self::Classes(logits) => logits.dim(0)?,
+            Self::Boxes(boxes) => boxes.len(),
+        };
+        if there != images.iter().sum::<usize>() {
+            return Err(VisionError::Parts { images: there, parts: images.to_vec() });
+        }
+        if images.len() == 1 {
+            return Ok(vec![self]);
+        }
+        match self {
+            Self::Classes(logits) => {
+                let mut from = 0;
+                let part = |count: &usize| {
+                    from += count;
+                    Ok(Self::Classes(logits.narrow(0, from - count, *count)?))
+                };
+                images.iter().map(part).collect()
+            }
+            Self::Boxes(boxes) => {
+                let mut boxes = boxes.into_iter();
+                Ok(images.iter().map(|count| Self::Boxes(boxes.by_ref().take(*count).collect())).collect())
+            }
+        }
+    }
+}
+
+/// One batch `[N1 + N2 + ..., C, H, W]` of inputs `[N1, C, H, W]`, `[N2, C, H, W]`, ...; of a single one, itself.
+pub fn join(inputs: &[Tensor]) -> Result<Tensor, VisionError> {
+    match inputs {
+        [input] => Ok(input.clone()),
+        inputs => Ok(Tensor::cat(inputs, 0)?),
+    }
+}
+
 /// A network whose graph ends in one number a class.
 #[derive(Debug, Clone)]
 pub struct Classifier {
@@ -149,5 +188,38 @@ impl Network for Detector {
             (self.decoder.decode)(&parts, self.input())
         };
         Ok(Heads::Boxes((0..input.dim(0)?).map(image).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_is_joined_and_split_again() {
+        let row = |value: f32| Tensor::full(value, (1, 1, 1, 2), &Device::Cpu).unwrap();
+        let two = join(&[row(1.), row(2.)]).unwrap();
+        let three = join(&[two, row(3.)]).unwrap();
+        assert_eq!(three.dims(), [3, 1, 1, 2]);
+        let logits = three.reshape((3, 2)).unwrap();
+        let parts = Heads::Classes(logits.clone()).split(&[2, 1]).unwrap();
+        let read = |heads: &Heads| match heads {
+            Heads::Classes(logits) => logits.to_vec2::<f32>().unwrap(),
+            Heads::Boxes(_) => panic!("no classes"),
+        };
+        assert_eq!(read(&parts[0]), [[1., 1.], [2., 2.]]);
+        assert_eq!(read(&parts[1]), [[3., 3.]]);
+        let error = Heads::Classes(logits).split(&[2, 2]).unwrap_err().to_string();
+        assert_eq!(error, "the network answered for 3 images, and was asked for parts of [2, 2]");
+
+        let seen = |score: f32| Candidates { corners: vec![[0.; 4]], scores: vec![score], classes: 1 };
+        let parts = Heads::Boxes(vec![seen(0.1), seen(0.2), seen(0.3)]).split(&[1, 2]).unwrap();
+        let scores = |heads: &Heads| match heads {
+            Heads::Boxes(boxes) => boxes.iter().map(|image| image.scores[0]).collect::<Vec<_>>(),
+            Heads::Classes(_) => panic!("no boxes"),
+        };
+        assert_eq!((scores(&parts[0]), scores(&parts[1])), (vec![0.1], vec![0.2, 0.3]));
     }
 }

@@ -12,16 +12,20 @@ use super::reply::{bytes, json, refusal};
 use crate::metrics::Metrics;
 use crate::serving::Serving;
 
-/// `/healthz` and `/metrics`; a worker without progress for `patience` is not healthy.
+/// `/healthz` and `/metrics`; it is not healthy where a worker without progress for `patience` is not replaced, or no model
+/// is left that answers.
 pub fn admin(serving: Serving, metrics: Arc<Metrics>, patience: Duration) -> Router {
     let health = {
         let metrics = metrics.clone();
         async move || {
-            let settled = serving.catalogue().is_settled();
+            let (settled, given_up) = (serving.catalogue().is_settled(), serving.catalogue().given_up());
             if serving.is_alive(patience) {
                 json(
                     StatusCode::OK,
-                    &json!({ "alive": true, "models_loaded": settled, "sessions": metrics.sessions() }),
+                    &json!({
+                        "alive": true, "models_loaded": settled, "models_given_up": given_up,
+                        "sessions": metrics.sessions(),
+                    }),
                 )
             } else {
                 json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "alive": false, "error": "a model shows no progress" }))

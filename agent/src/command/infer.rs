@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adit_agent::config::Config;
 use adit_agent::metrics::Metrics;
-use adit_agent::serving::{Findings, InferRequest, Input, Limits, Repository, Serving};
+use adit_agent::serving::{Findings, InferRequest, Input, Limits, Priority, Repository, Serving};
 use adit_common::deadline::Deadline;
 use adit_common::id::ModelName;
 use adit_common::timing::Stopwatch;
@@ -43,7 +43,13 @@ async fn ask(serving: &Serving, model: &ModelName, top: usize, path: &Path) -> a
     let image = std::fs::read(path)?;
     let mut watch = Stopwatch::start();
     let input = Input::Images(vec![image.into()]);
-    let request = InferRequest { model: model.clone(), version: None, input, deadline: Deadline::never() };
+    let request = InferRequest {
+        model: model.clone(),
+        version: None,
+        input,
+        deadline: Deadline::never(),
+        priority: Priority::default(),
+    };
     let response = serving.infer(request, &mut watch).await?;
     let timing = watch.finish();
     let mut lines: Vec<String> = match &response.findings {

@@ -3,44 +3,89 @@
 //! Kept apart from the model, which is labels, preprocessing and a name around it: a model whose description has changed is a
 //! new one over the same engine, and its weights are neither read again nor held twice. When the last who holds an engine
 //! lets go of it, its queue is closed and its threads end after what they are running.
+//!
+//! A thread that hangs within a layer cannot be ended. It is given up: those who wait for it are answered, another worker takes
+//! its place, and it ends by itself should it ever come back. As such threads go on to hold a core, there may be only so many.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use adit_vision::Network;
 
+use super::batcher::Options;
 use super::batching::Batching;
-use super::queue::{Queue, Refused};
-use super::worker::{Job, Worker};
-use crate::metrics::Metrics;
+use super::job::{Job, Refused};
+use super::queue::Queue;
+use super::worker::{Shop, Worker};
+use crate::metrics::{Hands, Metrics};
+
+/// Threads that were given up and have not come back, from which on nobody is put in their places.
+const MOST_GIVEN_UP: usize = 3;
+
+/// How much longer than twice its patience [`Engine::tend`] may be away before that is a fault of its own.
+const GRACE: Duration = Duration::from_secs(10);
+
+const FAULT: &str = "its network hangs, and hung again in the workers that replaced the first";
 
 /// A running network.
 #[derive(Debug)]
 pub(super) struct Engine {
-    network: Arc<dyn Network>,
+    name: String,
     weight_bytes: usize,
-    queue: Arc<Queue<Job>>,
-    worker: Worker,
+    capacity: usize,
+    shop: Shop,
+    crew: Mutex<Crew>,
+    hands: Hands,
+    /// Numbers of its threads' names.
+    hired: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Crew {
+    wanted: usize,
+    /// Threads of each.
+    threads: usize,
+    workers: Vec<Worker>,
+    given_up: Vec<Worker>,
 }
 
 impl Engine {
-    /// Starts the workers of a network whose weights take so many bytes. `name` is what its threads are called.
+    /// Starts the workers of a network whose weights take so many bytes, with a queue for `capacity` images. `name` is
+    /// `MODEL/VERSION`, for threads, counters and the log.
     pub(super) fn start(
         name: &str,
         network: Arc<dyn Network>,
         weight_bytes: usize,
-        _batching: &Batching,
-        queue: usize,
+        batching: &Batching,
+        capacity: usize,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::new(queue));
-        let worker = Worker::start(name, network.clone(), queue.clone(), metrics)?;
-        Ok(Self { network, weight_bytes, queue, worker })
+        let meter = metrics.meter(name.split_once('/').map_or(name, |(model, _)| model));
+        let (options, threads) = resolve(batching, capacity);
+        let queue = Arc::new(Queue::new(options));
+        let hands = meter.hands();
+        let shop = Shop { network, queue: queue.clone(), meter, metrics };
+        let crew = Crew { wanted: options.instances, threads, ..Crew::default() };
+        let engine = Self {
+            name: name.to_owned(),
+            weight_bytes,
+            capacity,
+            shop,
+            crew: Mutex::new(crew),
+            hands,
+            hired: AtomicUsize::new(0),
+        };
+        engine.try_hire(&mut engine.crew())?;
+        // It has nothing to do on a device where batches do not pay, and then costs nothing.
+        thread::Builder::new().name(format!("{} ahead", engine.name)).spawn(move || queue.prepare())?;
+        Ok(engine)
     }
 
     /// The layers and their weights.
     pub(super) fn network(&self) -> &dyn Network {
-        &*self.network
+        &*self.shop.network
     }
 
     /// What its weights take in memory, however many workers share them.
@@ -50,20 +95,112 @@ impl Engine {
 
     /// Puts a job into the queue; its number there.
     pub(super) fn submit(&self, job: Job) -> Result<u64, Refused> {
-        let images = job.input.dim(0).unwrap_or(1);
-        self.queue.push(job, images)
+        let (taken, meter) = (self.shop.queue.push(job), &self.shop.meter);
+        match &taken {
+            Ok(taken) => meter.displaced.add_many(taken.displaced as u64),
+            Err(Refused::Late(_)) => meter.late.add(),
+            Err(Refused::Full) => meter.full.add(),
+            Err(Refused::Expired | Refused::Faulty(_) | Refused::Closed) => {}
+        }
+        taken.map(|taken| taken.number)
     }
 
     /// Takes a job out of the queue again, if it still is there.
     pub(super) fn withdraw(&self, number: u64) {
-        drop(self.queue.remove(number));
+        drop(self.shop.queue.remove(number));
     }
 
-    /// Whether it answers: its workers live, and show progress at least every `patience` while they compute.
+    /// Why it answers nobody, if so.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        self.shop.queue.fault()
+    }
+
+    /// Whether somebody tends to it: no pass of its workers is silent for much longer than `patience`.
     pub(super) fn is_alive(&self, patience: Duration) -> bool {
-        self.worker.is_alive(patience)
+        let limit = patience * 2 + GRACE;
+        self.crew().workers.iter().all(|worker| worker.silence() < limit)
+    }
+
+    /// Gives up workers that have shown no progress for `patience`, and puts others in their places. To be called again and
+    /// again. True if it has become faulty by that, or sound again.
+    pub(super) fn tend(&self, patience: Duration) -> bool {
+        let mut crew = self.crew();
+        let Crew { workers, given_up, .. } = &mut *crew;
+        let mut place = 0;
+        while let Some(worker) = workers.get(place) {
+            let lost = worker.abandon(patience);
+            if let Some(ticket) = lost {
+                self.shop.queue.finished(ticket, false);
+                tracing::error!(model = self.name, ?patience, "a pass shows no progress: its worker is given up");
+                given_up.push(workers.swap_remove(place));
+            } else if worker.is_finished() {
+                workers.swap_remove(place);
+            } else {
+                place += 1;
+                continue;
+            }
+            self.shop.meter.replaced.add();
+        }
+        given_up.retain(|worker| !worker.is_finished());
+        self.hire(&mut crew);
+        let fault = crew.workers.is_empty().then_some(FAULT);
+        let changed = fault != self.fault();
+        if changed {
+            match fault {
+                Some(fault) => tracing::error!(model = self.name, fault, "the model answers nobody any more"),
+                None => tracing::info!(model = self.name, "the model answers again"),
+            }
+            self.shop.queue.set_fault(fault);
+        }
+        changed
     }
 
     /// Runs by other options from now on; what waits and what runs is not lost.
-    pub(super) fn set_batching(&self, _batching: &Batching) {}
+    pub(super) fn set_batching(&self, batching: &Batching) {
+        let (options, threads) = resolve(batching, self.capacity);
+        let mut crew = self.crew();
+        if (crew.wanted, crew.threads) != (options.instances, threads) {
+            (crew.wanted, crew.threads) = (options.instances, threads);
+            // They finish what they run; their cores are shared anew by others.
+            crew.workers.clear();
+        }
+        self.hire(&mut crew);
+        self.shop.queue.set_options(options);
+    }
+
+    /// Fills the empty places; what cannot be filled now is tried again when it is tended to.
+    fn hire(&self, crew: &mut Crew) {
+        if let Err(error) = self.try_hire(crew) {
+            tracing::error!(model = self.name, %error, "a worker cannot be started");
+        }
+    }
+
+    fn try_hire(&self, crew: &mut Crew) -> std::io::Result<()> {
+        while crew.workers.len() < crew.wanted && crew.given_up.len() < MOST_GIVEN_UP {
+            let name = format!("{} {}", self.name, self.hired.fetch_add(1, Relaxed));
+            crew.workers.push(Worker::start(&name, crew.threads, self.shop.clone())?);
+            self.hands.set(crew.workers.len());
+        }
+        self.hands.set(crew.workers.len());
+        Ok(())
+    }
+
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shop.queue.close();
+    }
+}
+
+/// What is to be done, and the threads of each worker: on a processor one worker a core and one thread each, unless fewer
+/// workers are wanted, who then share the cores.
+fn resolve(batching: &Batching, capacity: usize) -> (Options, usize) {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let instances = if batching.instances == 0 { cores } else { batching.instances };
+    let Batching { max_batch, max_delay, .. } = *batching;
+    (Options { capacity, max_batch, max_delay, instances }, (cores / instances).max(1))
 }

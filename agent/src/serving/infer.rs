@@ -11,11 +11,11 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout_at;
 use tracing::Span;
 
+use super::job::{Job, Ran};
 use super::model::{DEVICE, Model, Prepared};
 use super::progress::{Left, Progress};
 use super::repository::Catalogue;
 use super::request::{InferRequest, InferResponse, Input};
-use super::worker::{Job, Ran};
 use crate::error::InferError;
 use crate::metrics::Metrics;
 
@@ -81,7 +81,8 @@ impl Serving {
         classifier.or_else(|| catalogue.first_ready().filter(|_| catalogue.is_settled())).cloned()
     }
 
-    /// Whether every worker lives and shows progress at least every `patience` while it computes.
+    /// Whether a restart would make nothing better: no pass is silent for much longer than `patience` without anybody minding
+    /// it, and not every model has been given up.
     pub fn is_alive(&self, patience: Duration) -> bool {
         self.catalogue().is_alive(patience)
     }
@@ -115,7 +116,7 @@ impl Serving {
         visit: &mut Visit<'_>,
         watch: &mut Stopwatch,
     ) -> Result<InferResponse, InferError> {
-        let InferRequest { model, version, input, deadline } = request;
+        let InferRequest { model, version, input, deadline, priority } = request;
         let model = self.catalogue().find(&model, version)?;
         let Prepared { input, frames } = self.prepare(&model, input, &visit.progress, deadline, watch).await?;
         let images = input.dim(0).unwrap_or(0);
@@ -124,17 +125,17 @@ impl Serving {
             return Err(InferError::DeadlineExceeded);
         }
         let (reply, ran) = oneshot::channel();
-        let queued = self.metrics.wait();
-        let job = Job { input, progress: visit.progress.clone(), reply, span: Span::current(), queued };
+        let queued = self.metrics.wait(model.name().as_str(), images);
+        let (progress, span) = (visit.progress.clone(), Span::current());
+        let job = Job { input, priority, deadline: deadline.instant(), progress, reply, span, queued };
         visit.seat = Some((model.clone(), model.submit(job)?));
-        let Ran { heads, begun, ended } =
-            until(deadline, ran).await?.map_err(|_| model.failed("its worker dropped the request".to_owned()))?;
+        let answered = until(deadline, ran).await?.map_err(|_| model.failed("its workers have ended".to_owned()))?;
         visit.seat = None;
+        let Ran { heads, begun, ended, batch } = answered.map_err(|lost| model.lost(lost))?;
         watch.lap_at(Stage::Queue, begun);
         watch.lap_at(Stage::Forward, ended);
-        watch.note(format!("{DEVICE} b={images}"));
+        watch.note(format!("{DEVICE} b={batch}"));
 
-        let heads = heads.map_err(|detail| model.failed(detail))?;
         let findings = if model.is_detector() {
             // Thousands of places an image are looked through: too long for the runtime's threads.
             let reader = model.clone();

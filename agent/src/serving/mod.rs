@@ -4,10 +4,13 @@
 //! a bounded blocking pool, the input waits in the model's bounded queue, and the worker, an OS thread that owns the network,
 //! runs it. A caller that leaves takes its input out of the queue, or stops the network between two layers.
 
+mod batcher;
 mod batching;
+mod cost;
 mod embedded;
 mod engine;
 mod infer;
+mod job;
 mod model;
 mod progress;
 mod queue;
@@ -21,6 +24,6 @@ pub use batching::Batching;
 pub use infer::{Limits, Serving};
 pub use model::{DEVICE, Model};
 pub use repository::{Catalogue, Entry, Repository};
-pub use request::{Findings, InferRequest, InferResponse, Input};
+pub use request::{Findings, InferRequest, InferResponse, Input, Priority};
 pub use spec::{Spec, VersionPolicy};
 pub use stand_in::StandIn;

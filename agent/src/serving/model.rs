@@ -14,11 +14,11 @@ use bytes::Bytes;
 
 use super::batching::Batching;
 use super::engine::Engine;
-use super::queue::Refused;
+use super::job::{Job, Lost, Refused};
 use super::request::Findings;
 use super::spec::Kind;
 use super::stand_in::StandIn;
-use super::worker::{Job, chain};
+use super::worker::chain;
 use crate::error::InferError;
 use crate::metrics::Metrics;
 
@@ -172,9 +172,14 @@ impl Model {
         self.detect.is_some()
     }
 
-    /// Whether its worker lives, and shows progress at least every `patience` while it computes.
+    /// Whether somebody tends to its workers: no pass is silent for much longer than `patience`.
     pub(super) fn is_alive(&self, patience: Duration) -> bool {
         self.engine.is_alive(patience)
+    }
+
+    /// Why it answers nobody, if so: its workers hang.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        self.engine.fault()
     }
 
     /// Decodes and prepares images; `gone` is asked between them. Computes for long: not for the runtime's threads.
@@ -271,10 +276,23 @@ impl Model {
 
     /// Puts a job into the queue; its number there.
     pub(super) fn submit(&self, job: Job) -> Result<u64, InferError> {
+        let model = || self.name.clone();
         self.engine.submit(job).map_err(|refused| match refused {
-            Refused::Full => InferError::Overloaded { model: self.name.clone() },
-            Refused::Closed => self.failed("its worker has ended".to_owned()),
+            Refused::Full => InferError::Overloaded { model: model() },
+            Refused::Late(needed) => InferError::TooLate { model: model(), needed },
+            Refused::Expired => InferError::DeadlineExceeded,
+            Refused::Faulty(reason) => InferError::NotReady { model: model(), reason },
+            Refused::Closed => self.failed("its workers have ended".to_owned()),
         })
+    }
+
+    /// What became of a job that was taken and not run.
+    pub(super) fn lost(&self, lost: Lost) -> InferError {
+        match lost {
+            Lost::Displaced => InferError::Overloaded { model: self.name.clone() },
+            Lost::Expired => InferError::DeadlineExceeded,
+            Lost::Failed { reason, detail } => InferError::Backend { model: self.name.clone(), reason, detail },
+        }
     }
 
     /// Takes a job out of the queue again, if it still is there.
@@ -284,7 +302,7 @@ impl Model {
 
     /// This model has failed; `detail` is for the log.
     pub(super) fn failed(&self, detail: String) -> InferError {
-        InferError::Backend { model: self.name.clone(), detail }
+        InferError::Backend { model: self.name.clone(), reason: "an error within", detail }
     }
 }
 

@@ -1,159 +1,201 @@
-//! A bounded queue that its callers may leave.
+//! The batcher with a lock and a clock: callers put jobs in and may take them out again, workers wait for batches.
 //!
-//! A channel would keep the item of a caller that has hung up until the worker comes to it, and a full channel of such
-//! items would refuse the living. Here a caller takes its item out again, and its place is free at once.
+//! A channel would keep the job of a caller that has hung up until a worker comes to it, and a full channel of such jobs would
+//! refuse the living. Here a caller takes its job out again, and its place is free at once.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-/// Items in order of arrival, at most of a fixed weight together: an item of many images takes as many places.
+use adit_vision::{Tensor, join};
+
+use super::batcher::{Batch, Batcher, Next, Options, Refusal, Request};
+use super::job::{Job, Lost, Refused};
+
+/// Jobs that wait for the workers of one network.
 #[derive(Debug)]
-pub(super) struct Queue<T> {
-    state: Mutex<State<T>>,
-    changed: Condvar,
-    capacity: usize,
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Something waits, or a worker is to end.
+    filled: Condvar,
+    /// A batch may have become full.
+    grown: Condvar,
 }
 
 #[derive(Debug)]
-struct State<T> {
-    items: VecDeque<Waiting<T>>,
-    weight: usize,
-    next: u64,
+struct State {
+    batcher: Batcher<Job>,
+    prepared: Option<Prepared>,
+    fault: Option<&'static str>,
     closed: bool,
 }
 
+/// The next batch's input, joined while the workers were busy.
 #[derive(Debug)]
-struct Waiting<T> {
-    number: u64,
-    weight: usize,
-    item: T,
+struct Prepared {
+    numbers: Vec<u64>,
+    /// Nothing where joining failed: whoever runs the batch will say why.
+    input: Option<Tensor>,
 }
 
-/// Why an item was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// There is no place.
-    Full,
-    /// The worker has ended.
-    Closed,
+/// A job's place in the queue.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its number, for [`Queue::remove`].
+    pub(super) number: u64,
+    /// How many less urgent ones had to leave for it.
+    pub(super) displaced: usize,
 }
 
-impl<T> Queue<T> {
-    pub(super) const fn new(capacity: usize) -> Self {
-        let state = State { items: VecDeque::new(), weight: 0, next: 0, closed: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), capacity }
+/// What a worker is to run.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// For [`Queue::finished`].
+    pub(super) ticket: u64,
+    /// The jobs of the batch.
+    pub(super) jobs: Vec<Job>,
+    /// Their inputs as one, if that is ready already.
+    pub(super) input: Option<Tensor>,
+}
+
+impl Queue {
+    pub(super) fn new(options: Options) -> Self {
+        let state = State { batcher: Batcher::new(options), prepared: None, fault: None, closed: false };
+        Self { state: Mutex::new(state), filled: Condvar::new(), grown: Condvar::new() }
     }
 
-    /// Takes an item of this weight, and returns the number under which [`Queue::remove`] finds it. An empty queue takes one
-    /// of any weight.
-    pub(super) fn push(&self, item: T, weight: usize) -> Result<u64, Refused> {
+    /// Takes a job.
+    pub(super) fn push(&self, job: Job) -> Result<Place, Refused> {
+        let request = Request { weight: job.images(), level: job.priority.level(), deadline: job.deadline };
         let mut state = self.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
-        if !state.items.is_empty() && state.weight + weight > self.capacity {
-            return Err(Refused::Full);
+        if let Some(fault) = state.fault {
+            return Err(Refused::Faulty(fault));
         }
-        let number = state.next;
-        state.next += 1;
-        state.weight += weight;
-        state.items.push_back(Waiting { number, weight, item });
+        let taken = state.batcher.push(Instant::now(), request, job).map_err(|refusal| match refusal {
+            Refusal::Full => Refused::Full,
+            Refusal::Late(needed) => Refused::Late(needed),
+            Refusal::Expired => Refused::Expired,
+        })?;
+        let full = state.batcher.is_full();
         drop(state);
-        self.changed.notify_one();
-        Ok(number)
+        self.filled.notify_one();
+        if full {
+            self.grown.notify_one();
+        }
+        // Outside of the lock: an answer wakes its caller.
+        let place = Place { number: taken.number, displaced: taken.displaced.len() };
+        taken.displaced.into_iter().for_each(|job| job.lose(Lost::Displaced));
+        Ok(place)
     }
 
-    /// Takes an item out again, `None` when the worker has it already.
-    pub(super) fn remove(&self, number: u64) -> Option<T> {
-        let mut state = self.lock();
-        let place = state.items.iter().position(|waiting| waiting.number == number)?;
-        let found = state.items.remove(place)?;
-        state.weight -= found.weight;
-        Some(found.item)
+    /// Takes a job out again, `None` when a worker has it already.
+    pub(super) fn remove(&self, number: u64) -> Option<Job> {
+        self.lock().batcher.remove(number)
     }
 
-    /// The oldest item; blocks until there is one. `None` once the queue is closed.
-    pub(super) fn pop(&self) -> Option<T> {
+    /// The next batch; blocks until there is one. `None` once the queue is closed, or `leave` answers true.
+    pub(super) fn take(&self, leave: impl Fn() -> bool) -> Option<Work> {
         let mut state = self.lock();
         loop {
-            if state.closed {
+            if state.closed || leave() {
                 return None;
             }
-            if let Some(first) = state.items.pop_front() {
-                state.weight -= first.weight;
-                return Some(first.item);
+            let now = Instant::now();
+            let expired = state.batcher.expired(now);
+            if !expired.is_empty() {
+                drop(state);
+                expired.into_iter().for_each(|job| job.lose(Lost::Expired));
+                state = self.lock();
+                continue;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match state.batcher.next(now) {
+                Next::Batch(batch) => return Some(state.work(batch)),
+                Next::Wait(None) => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Next::Wait(Some(until)) => {
+                    let waited = self.filled.wait_timeout(state, until.saturating_duration_since(now));
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
+    }
+
+    /// Joins the inputs of coming batches while the workers are busy; blocks until the queue is closed.
+    pub(super) fn prepare(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            let coming = state.batcher.coming(Instant::now()).unwrap_or_default();
+            let numbers: Vec<u64> = coming.iter().map(|(number, _)| *number).collect();
+            if numbers.is_empty() || state.prepared.as_ref().is_some_and(|prepared| prepared.numbers == numbers) {
+                state = self.grown.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            // Clones share their elements.
+            let inputs: Vec<Tensor> = coming.iter().map(|(_, job)| job.input.clone()).collect();
+            drop(state);
+            let input = join(&inputs).ok();
+            state = self.lock();
+            state.prepared = Some(Prepared { numbers, input });
+        }
+    }
+
+    /// A batch has left its worker. `measured` is whether its time tells anything.
+    pub(super) fn finished(&self, ticket: u64, measured: bool) {
+        self.lock().batcher.finished(ticket, Instant::now(), measured);
+    }
+
+    /// Goes on by other options, and lets every worker ask anew whether to leave.
+    pub(super) fn set_options(&self, options: Options) {
+        self.lock().batcher.set_options(options);
+        self.filled.notify_all();
+    }
+
+    /// Takes nothing more and gives up what waits, for this reason; without one, takes again.
+    pub(super) fn set_fault(&self, fault: Option<&'static str>) {
+        let mut state = self.lock();
+        state.fault = fault;
+        let left = if fault.is_some() { state.batcher.clear() } else { Vec::new() };
+        drop(state);
+        let reason = fault.unwrap_or_default();
+        left.into_iter().for_each(|job| job.lose(Lost::Failed { reason, detail: "no worker is left".to_owned() }));
+    }
+
+    /// Why nothing is taken, if so.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        self.lock().fault
+    }
+
+    /// Images that wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().batcher.weight()
     }
 
     /// Takes nothing more, and drops what is left.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        // Dropped outside of the lock: an item's drop wakes its caller.
-        let left = std::mem::take(&mut state.items);
-        state.weight = 0;
+        // Dropped outside of the lock: a job's drop wakes its caller.
+        let (left, prepared) = (state.batcher.clear(), state.prepared.take());
         drop(state);
-        self.changed.notify_all();
-        drop(left);
+        self.filled.notify_all();
+        self.grown.notify_all();
+        drop((left, prepared));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // No code of ours panics under this lock, and every state of a queue is a whole one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    #[test]
-    fn items_come_out_in_order_and_a_full_queue_refuses() {
-        let queue = Queue::new(2);
-        assert_eq!((queue.push('a', 1), queue.push('b', 1)), (Ok(0), Ok(1)));
-        assert_eq!(queue.push('c', 1), Err(Refused::Full));
-        assert_eq!(queue.pop(), Some('a'));
-        assert_eq!(queue.push('c', 1), Ok(2));
-        assert_eq!((queue.pop(), queue.pop()), (Some('b'), Some('c')));
-    }
-
-    #[test]
-    fn an_item_takes_as_many_places_as_it_weighs() {
-        let queue = Queue::new(4);
-        assert_eq!(queue.push('a', 9), Ok(0), "too heavy for ever, unless it is let in first");
-        assert_eq!(queue.push('b', 1), Err(Refused::Full));
-        assert_eq!(queue.pop(), Some('a'));
-        assert_eq!((queue.push('b', 3), queue.push('c', 2), queue.push('d', 1)), (Ok(1), Err(Refused::Full), Ok(2)));
-        assert_eq!(queue.remove(1), Some('b'));
-        assert_eq!(queue.push('c', 3), Ok(3));
-    }
-
-    #[test]
-    fn who_leaves_frees_a_place() {
-        let queue = Queue::new(2);
-        let first = queue.push('a', 1).unwrap();
-        queue.push('b', 1).unwrap();
-        assert_eq!(queue.remove(first), Some('a'));
-        assert_eq!(queue.remove(first), None);
-        queue.push('c', 1).unwrap();
-        assert_eq!((queue.pop(), queue.pop()), (Some('b'), Some('c')));
-    }
-
-    #[test]
-    fn closing_wakes_the_worker_and_drops_what_is_left() {
-        let queue = Arc::new(Queue::new(2));
-        let worker = std::thread::spawn({
-            let queue = queue.clone();
-            move || queue.pop()
-        });
-        queue.close();
-        assert_eq!(worker.join().unwrap(), None::<Arc<()>>);
-        let item = Arc::new(());
-        assert_eq!(queue.push(item.clone(), 1), Err(Refused::Closed));
-        assert_eq!(Arc::strong_count(&item), 1);
+impl State {
+    fn work(&mut self, batch: Batch<Job>) -> Work {
+        let same = |prepared: &Prepared| prepared.numbers.iter().eq(batch.items.iter().map(|(number, _)| number));
+        // What was prepared for another batch is of no use: its members have left, or others went before them.
+        let input = self.prepared.take().filter(same).and_then(|prepared| prepared.input);
+        let jobs = batch.items.into_iter().map(|(_, job)| job).collect();
+        Work { ticket: batch.ticket, jobs, input }
     }
 }

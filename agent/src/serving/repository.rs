@@ -36,6 +36,13 @@ pub struct Entry {
     pub model: Option<Arc<Model>>,
 }
 
+impl Entry {
+    /// The model, if it answers.
+    pub(super) fn sound(&self) -> Option<&Arc<Model>> {
+        self.model.as_ref().filter(|model| model.fault().is_none())
+    }
+}
+
 /// Every version of every model, with its state.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue(BTreeMap<ModelName, BTreeMap<Version, Entry>>);
@@ -60,14 +67,15 @@ impl Catalogue {
             None => versions
                 .values()
                 .rev()
-                .find(|entry| entry.model.is_some())
+                .find(|entry| entry.sound().is_some())
                 .or_else(|| versions.values().next_back())
                 .ok_or_else(unknown)?,
         };
-        entry.model.clone().ok_or_else(|| InferError::NotReady {
+        entry.sound().cloned().ok_or_else(|| InferError::NotReady {
             model: name.clone(),
-            reason: match entry.state {
-                ModelState::Loading => "it is being loaded",
+            reason: match (entry.state, entry.model.as_ref().and_then(|model| model.fault())) {
+                (ModelState::Loading, _) => "it is being loaded",
+                (_, Some(fault)) => fault,
                 // The reason itself names files, and is for those who may see the index.
                 _ => "it could not be loaded, see the repository index",
             },
@@ -76,13 +84,13 @@ impl Catalogue {
 
     /// The first classifier by name that is ready.
     pub fn first_classifier(&self) -> Option<&ModelName> {
-        let classifies = |entry: &Entry| entry.model.as_ref().is_some_and(|model| !model.is_detector());
+        let classifies = |entry: &Entry| entry.sound().is_some_and(|model| !model.is_detector());
         self.entries().find(|(_, _, entry)| classifies(entry)).map(|(name, ..)| name)
     }
 
     /// The first model by name that is ready.
     pub fn first_ready(&self) -> Option<&ModelName> {
-        self.entries().find(|(_, _, entry)| entry.model.is_some()).map(|(name, ..)| name)
+        self.entries().find(|(_, _, entry)| entry.sound().is_some()).map(|(name, ..)| name)
     }
 
     /// Whether nothing is being loaded any more.
@@ -90,13 +98,22 @@ impl Catalogue {
         self.entries().all(|(_, _, entry)| entry.state != ModelState::Loading)
     }
 
+    /// The models that answer nobody because their workers hang, by name.
+    pub fn given_up(&self) -> Vec<ModelName> {
+        let faulty = |entry: &Entry| entry.model.as_ref().is_some_and(|model| model.fault().is_some());
+        self.entries().filter(|(_, _, entry)| faulty(entry)).map(|(name, ..)| name.clone()).collect()
+    }
+
     /// As a manifest lists them.
     pub fn report(&self) -> Vec<manifest::Model> {
-        let line = |(name, version, entry): (&ModelName, Version, &Entry)| manifest::Model {
-            name: name.clone(),
-            version,
-            state: entry.state,
-            reason: entry.reason.clone(),
+        let line = |(name, version, entry): (&ModelName, Version, &Entry)| {
+            let fault = entry.model.as_ref().and_then(|model| model.fault());
+            manifest::Model {
+                name: name.clone(),
+                version,
+                state: if fault.is_some() { ModelState::Unavailable } else { entry.state },
+                reason: fault.map_or_else(|| entry.reason.clone(), str::to_owned),
+            }
         };
         self.entries().map(line).collect()
     }
@@ -151,6 +168,17 @@ impl Repository {
         self.catalogue.subscribe()
     }
 
+    /// Gives up workers that have shown no progress for `patience`, and puts others in their places. To be called again and
+    /// again.
+    pub fn tend(&self, patience: Duration) {
+        let models: Vec<_> = self.catalogue.borrow().models().cloned().collect();
+        let changed = models.iter().filter(|model| model.engine().tend(patience)).count();
+        if changed > 0 {
+            // Relays are to know who answers and who does not.
+            self.catalogue.send_modify(|_| ());
+        }
+    }
+
     /// Loads what was planned, one version after another; `stop` is asked between them. Reads and computes for seconds: not
     /// for the runtime's threads.
     pub fn load(&self, stop: impl Fn() -> bool) {
@@ -184,9 +212,15 @@ impl Catalogue {
         self.set(name, version, ModelState::Unavailable, &reason, None);
     }
 
-    /// Whether every ready model's worker lives and shows progress.
+    fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.entries().filter_map(|(_, _, entry)| entry.model.as_ref())
+    }
+
+    /// Whether a restart would make nothing better: no pass is silent without anybody minding it, and not every model has
+    /// been given up.
     pub(super) fn is_alive(&self, patience: Duration) -> bool {
-        self.entries().filter_map(|(_, _, entry)| entry.model.as_ref()).all(|model| model.is_alive(patience))
+        let given_up = self.models().next().is_some() && self.models().all(|model| model.fault().is_some());
+        !given_up && self.models().all(|model| model.is_alive(patience))
     }
 }
 

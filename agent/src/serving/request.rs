@@ -7,6 +7,8 @@ use adit_common::id::{ModelName, Version};
 use adit_vision::{Detection, Labels};
 use bytes::Bytes;
 
+use super::batcher::LOWEST;
+
 /// What is asked.
 #[derive(Debug, Clone)]
 pub struct InferRequest {
@@ -18,6 +20,35 @@ pub struct InferRequest {
     pub input: Input,
     /// Until when the answer is of use.
     pub deadline: Deadline,
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
+/// How urgent a request is: it goes before one of the next lower level that came at most a second earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Priority(u8);
+
+impl Priority {
+    /// From the number of a request: 1 is the highest, and 0 stands for the default, which is 2. Beyond 16 all are the same.
+    pub fn new(number: u64) -> Self {
+        match u8::try_from(number) {
+            Ok(0) => Self::default(),
+            Ok(level) => Self(level.min(LOWEST)),
+            Err(_) => Self(LOWEST),
+        }
+    }
+
+    /// From 1, the highest, to 16.
+    pub(super) const fn level(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        // Below the highest, so that there is a way to say that something is urgent.
+        Self(2)
+    }
 }
 
 /// What a network is to look at.

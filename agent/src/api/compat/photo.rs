@@ -18,7 +18,7 @@ use super::super::oip::status;
 use super::super::reply::{bytes, json, refusal, timed};
 use super::super::router::{Api, Origin, arrived, coded, deadline, text};
 use crate::error::InferError;
-use crate::serving::{Findings, InferRequest, InferResponse, Input};
+use crate::serving::{Findings, InferRequest, InferResponse, Input, Priority};
 
 /// `GET /`
 pub(crate) async fn greet(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
@@ -71,7 +71,9 @@ pub(crate) async fn photo(State(api): State<Arc<Api>>, request: Request) -> Resp
     let answered = if detects {
         Err(no_classifier(&model))
     } else {
-        api.serving.infer(InferRequest { model, version: None, input, deadline }, &mut watch).await
+        api.serving
+            .infer(InferRequest { model, version: None, input, deadline, priority: Priority::default() }, &mut watch)
+            .await
     };
     drop(upload);
     let response = match answered.and_then(|response| sentence(&response)) {
@@ -91,7 +93,11 @@ fn no_classifier(model: &ModelName) -> InferError {
 }
 
 fn sentence(response: &InferResponse) -> Result<String, InferError> {
-    let failed = |detail: &str| InferError::Backend { model: response.model.clone(), detail: detail.to_owned() };
+    let failed = |detail: &str| InferError::Backend {
+        model: response.model.clone(),
+        reason: "its answer makes no sense",
+        detail: detail.to_owned(),
+    };
     let Findings::Probabilities(rows) = &response.findings else { return Err(no_classifier(&response.model)) };
     let row = rows.first().ok_or_else(|| failed("no probabilities"))?;
     let best = adit_vision::top(row, &response.labels, 1).map_err(|error| failed(&error.to_string()))?;

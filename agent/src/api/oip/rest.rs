@@ -31,7 +31,7 @@ use super::super::router::{Api, arrived, coded, deadline, text};
 use super::super::upload::image;
 use super::outputs::{encode, outputs, wish};
 use crate::error::InferError;
-use crate::serving::{self, Input, Serving};
+use crate::serving::{self, Input, Priority, Serving};
 
 const IMAGE: &str = "image";
 const INPUT: &str = "input";
@@ -61,7 +61,9 @@ pub(crate) fn status(error: &InferError) -> StatusCode {
     match error {
         InferError::NotFound { .. } => StatusCode::NOT_FOUND,
         InferError::Invalid(_) => StatusCode::BAD_REQUEST,
-        InferError::NotReady { .. } | InferError::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        InferError::NotReady { .. } | InferError::Overloaded { .. } | InferError::TooLate { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         InferError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         // Nobody reads it; nginx made the number known.
         InferError::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
@@ -227,8 +229,10 @@ async fn answer(
     };
     let own = asked.parameters.timeout().map_err(invalid)?;
     let deadline = own.map_or(deadline, |own| deadline.min(Deadline::after(watch.born(), own)));
+    let priority = Priority::new(asked.parameters.priority().map_err(invalid)?);
     let wish = wish(&asked, &model, detects)?;
-    let response = serving.infer(serving::InferRequest { model, version, input, deadline }, watch).await?;
+    let request = serving::InferRequest { model, version, input, deadline, priority };
+    let response = serving.infer(request, watch).await?;
     let encoded = encode(&asked, wish, response);
     encoded.map_err(|error| InferError::Invalid(error.to_string()))
 }
@@ -302,9 +306,10 @@ mod tests {
             (InferError::NotReady { model: model.clone(), reason: "" }, 503),
             (InferError::Invalid(String::new()), 400),
             (InferError::Overloaded { model: model.clone() }, 503),
+            (InferError::TooLate { model: model.clone(), needed: std::time::Duration::ZERO }, 503),
             (InferError::DeadlineExceeded, 504),
             (InferError::Cancelled, 499),
-            (InferError::Backend { model, detail: "secret".into() }, 500),
+            (InferError::Backend { model, reason: "it is ill", detail: "secret".into() }, 500),
         ] {
             assert_eq!(status(&error).as_u16(), code, "{error}");
             assert!(!error.to_string().contains("secret"));
