@@ -15,6 +15,9 @@ pub(super) const ARCHITECTURE: &str = "stand_in";
 /// A pretended layer: as often the network asks whether to stop.
 const LAYER: Duration = Duration::from_millis(1);
 
+/// A thread that hangs cannot be ended: none is to outlive a test for long.
+const LONGEST_HANG: Duration = Duration::from_secs(60);
+
 /// `[stand_in]` of a `model.toml`: the times that each stage takes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,13 +31,27 @@ pub struct StandIn {
     /// One forward pass, whatever the batch.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub forward: Duration,
+    /// What each image of a batch adds to it: nothing unless given, as on a device for which batches are made; as much as
+    /// `forward` and more on one that gains nothing from them.
+    #[serde(with = "adit_common::daemon::humane_duration")]
+    pub per_image: Duration,
+    /// Whether it obeys whoever wants to see it fail: then a prepared `input` below zero makes it panic, and one above zero
+    /// hang for so many seconds within a layer, where nothing can stop it.
+    pub faults: bool,
     /// How many classes there are; the answer is always class 0.
     pub classes: usize,
 }
 
 impl Default for StandIn {
     fn default() -> Self {
-        Self { decode: Duration::ZERO, prepare: Duration::ZERO, forward: Duration::ZERO, classes: 10 }
+        Self {
+            decode: Duration::ZERO,
+            prepare: Duration::ZERO,
+            forward: Duration::ZERO,
+            per_image: Duration::ZERO,
+            faults: false,
+            classes: 10,
+        }
     }
 }
 
@@ -61,13 +78,19 @@ impl Network for StandIn {
     }
 
     fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError> {
-        let end = Instant::now() + self.forward;
+        let images = input.dim(0)?;
+        let end = Instant::now() + self.forward + self.per_image * u32::try_from(images).unwrap_or(u32::MAX);
         stop.check()?;
+        if self.faults {
+            for wish in input.flatten_all()?.to_vec1::<f32>()? {
+                assert!(wish >= 0.0, "asked to panic");
+                sleep(Duration::try_from_secs_f32(wish).unwrap_or_default().min(LONGEST_HANG));
+            }
+        }
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             sleep(left.min(LAYER));
             stop.check()?;
         }
-        let images = input.dim(0)?;
         // Logits: with ten classes, the first has a probability of 0.55.
         let row = (0..self.classes).map(|class| if class == 0 { 2.4_f32 } else { 0.0 });
         let logits: Vec<f32> = std::iter::repeat_n(row, images).flatten().collect();
@@ -81,13 +104,22 @@ mod tests {
 
     #[test]
     fn it_takes_its_time_and_stops_when_asked() {
-        let network = StandIn { forward: Duration::from_millis(20), ..StandIn::default() };
+        let (forward, per_image) = (Duration::from_millis(10), Duration::from_millis(5));
+        let network = StandIn { forward, per_image, ..StandIn::default() };
         let input = Tensor::from_vec(vec![0f32; 2], (2, 1, 1, 1), &Device::Cpu).unwrap();
         let begun = Instant::now();
         let Ok(Heads::Classes(logits)) = network.forward(&input, &Stop::never()) else { panic!("no classes") };
-        assert!(begun.elapsed() >= network.forward);
+        assert!(begun.elapsed() >= forward + 2 * per_image);
         assert_eq!(logits.dims(), [2, 10]);
         let stopped = StandIn { forward: Duration::from_secs(3600), ..network }.forward(&input, &Stop::when(&|| true));
         assert!(matches!(stopped, Err(VisionError::Stopped)));
+    }
+
+    #[test]
+    fn it_fails_only_where_it_may() {
+        let input = Tensor::from_vec(vec![-1f32], (1, 1, 1, 1), &Device::Cpu).unwrap();
+        assert!(StandIn::default().forward(&input, &Stop::never()).is_ok());
+        let obedient = StandIn { faults: true, ..StandIn::default() };
+        assert!(std::panic::catch_unwind(|| obedient.forward(&input, &Stop::never())).is_err());
     }
 }

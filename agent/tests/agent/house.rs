@@ -28,10 +28,11 @@ pub(crate) struct House {
     pub(crate) models: TempDir,
 }
 
-/// A stand-in's `model.toml` with these times.
+/// A stand-in's `model.toml` with these times, and one worker: so a test knows who is run and who waits.
 pub(crate) fn stand_in(decode: &str, prepare: &str, forward: &str) -> String {
     format!(
-        "architecture = \"stand_in\"\n[stand_in]\ndecode = \"{decode}\"\nprepare = \"{prepare}\"\nforward = \"{forward}\"\n"
+        "architecture = \"stand_in\"\n[stand_in]\ndecode = \"{decode}\"\nprepare = \"{prepare}\"\nforward = \"{forward}\"\n\
+         [batching]\ninstances = 1\n"
     )
 }
 
@@ -70,7 +71,7 @@ impl House {
         ask(self.address(), Request::post(path).body(body.into()).unwrap()).await
     }
 
-    /// One of the metrics without labels.
+    /// One of the metrics, written with its labels if it has any.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let text = ask(self.agent.admin_address().unwrap(), Request::get("/metrics").body(Bytes::new()).unwrap()).await;
         let text = String::from_utf8(text.body.to_vec()).unwrap();

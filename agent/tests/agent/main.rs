@@ -1,6 +1,7 @@
 //! A whole agent, asked over its local listener and over a real tunnel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+mod batching;
 mod cancellation;
 mod house;
 mod oip;
