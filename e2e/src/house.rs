@@ -93,7 +93,8 @@ impl Plan {
         self
     }
 
-    /// With a model that takes these times and answers class 0.
+    /// With a model that takes these times and answers class 0. It has one worker, which takes up to eight waiting requests
+    /// at a time.
     #[must_use]
     pub fn stand_in(mut self, model: &str, delays: Delays) -> Self {
         self.stand_ins.push((model.to_owned(), delays));
@@ -370,6 +371,7 @@ fn write_stand_ins(folder: &Path, models: &[(String, Delays)]) -> Result<PathBuf
         for (key, time) in [("decode", delays.decode), ("prepare", delays.prepare), ("forward", delays.forward)] {
             writeln!(text, "{key} = \"{}\"", format_duration(time))?;
         }
+        text.push_str("[batching]\nmax_batch = 8\ninstances = 1\n");
         std::fs::create_dir_all(folder.join(name))?;
         std::fs::write(folder.join(name).join("model.toml"), text)?;
     }

@@ -84,7 +84,7 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    pub(crate) async fn connect(
+    pub async fn connect(
         relay: SocketAddr,
         ca: &Path,
         version: Version,

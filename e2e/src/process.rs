@@ -79,7 +79,7 @@ pub struct Executables {
 
 impl Site {
     /// Certificates, a key and configurations for a relay and agents of these names, whose model takes `forward` for each
-    /// request (such as `"40ms"`), one at a time. Nothing runs yet.
+    /// request (such as `"40ms"`), one at a time, and fails on request. Nothing runs yet.
     pub async fn prepare(executables: Executables, agents: &[&str], forward: &str) -> Self {
         let street = STREET.write().await;
         let folder = tempfile::tempdir().unwrap();
@@ -103,7 +103,9 @@ impl Site {
 
         let model = root.join("models").join(MODEL);
         fs::create_dir_all(&model).unwrap();
-        let spec = format!("architecture = \"stand_in\"\n[stand_in]\nforward = \"{forward}\"\n");
+        let spec = format!(
+            "architecture = \"stand_in\"\n[stand_in]\nforward = \"{forward}\"\nfaults = true\n[batching]\nmax_batch = 1\ninstances = 1\n"
+        );
         fs::write(model.join("model.toml"), spec).unwrap();
         let agent = |name: &&str| {
             let id = name.parse().unwrap();

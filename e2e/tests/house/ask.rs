@@ -39,6 +39,12 @@ pub(crate) fn binary(model: &str, image: impl Into<Bytes>) -> Result<Request<Bod
     Ok(request.body(full(encoded.body))?)
 }
 
+/// A prepared input of one number: what a stand-in looks at.
+pub(crate) fn prepared(model: &str, number: f32) -> Request<Body> {
+    let body = serde_json::json!({ "inputs": [{ "name": "input", "datatype": "FP32", "shape": [1, 1, 1, 1], "data": [number] }] });
+    Request::post(infer_path(model)).header("content-type", "application/json").body(full(body.to_string())).unwrap()
+}
+
 /// A request without a body.
 pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(path).body(full("")).unwrap()

@@ -50,6 +50,46 @@ async fn who_hangs_up_leaves_nothing_behind_queued_or_running() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_hundred_that_wait_and_hang_up_none_is_run() -> Result<()> {
+    const CONNECTIONS: usize = 4;
+    const EACH: usize = 50;
+    const ALL: usize = CONNECTIONS * EACH;
+    // Nothing of what waits gets its turn by itself; batches are on, and would take eight at a time.
+    let slow = Delays { forward: Duration::from_secs(600), ..Delays::default() };
+    let house = House::builder().agent(Plan::new("box").stand_in("slow", slow)).open().await?;
+    let mut running_client = house.client(Version::Http1).await?;
+    let running = tokio::spawn(running_client.send(raw("slow", "image")));
+    house.until_counted("box", BEGUN, 1.0).await?;
+
+    let (mut clients, mut waiting) = (Vec::new(), Vec::new());
+    for _ in 0..CONNECTIONS {
+        let mut client = house.client(Version::Http2).await?;
+        waiting.extend((0..EACH).map(|_| tokio::spawn(client.send(raw("slow", "image")))));
+        clients.push(client);
+    }
+    house.until_busy("box", u32::try_from(1 + ALL)?, u32::try_from(ALL)?).await?;
+    // Half of them end their streams, the others their connections.
+    waiting.iter().take(ALL / 2).for_each(tokio::task::JoinHandle::abort);
+    clients.drain(CONNECTIONS / 2..).for_each(|mut client| client.hang_up());
+    house.until_busy("box", 1, 0).await?;
+    assert_eq!(house.agent_metric("box", "adit_agent_cancelled_queued_total")?, ALL as f64);
+    assert_eq!(house.agent_metric("box", "adit_agent_queued_images{model=\"slow\"}")?, 0.0);
+
+    // The worker is free again, and finds none of them.
+    running_client.hang_up();
+    house.until_busy("box", 0, 0).await?;
+    assert!(timeout(LIMIT, running).await??.is_err());
+    let fast = clients[0].ask(get("/v2/models/slow/ready")).await?;
+    assert_eq!(fast.status, StatusCode::OK);
+    assert_eq!(house.agent_metric("box", BEGUN)?, 1.0, "of 201 requests one has reached a forward pass");
+    assert_eq!(house.agent_metric("box", "adit_agent_batch_images_count{model=\"slow\"}")?, 0.0);
+    assert_eq!(house.agent_metric("box", "adit_agent_cancelled_running_total")?, 1.0);
+    assert_eq!(house.agent("box")?.metrics().outcomes("slow", "cancelled"), ALL as u64 + 1);
+    assert!(house.close().await);
+    Ok(())
+}
+
 #[tokio::test]
 async fn without_a_key_that_fits_nobody_is_answered() -> Result<()> {
     let house = House::builder().agent(Plan::new("box").digits()).open().await?;

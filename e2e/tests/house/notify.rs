@@ -6,11 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use adit_common::daemon::Shutdown;
-use adit_e2e::{Caller, DRAIN, LIMIT, Program, Site, Version};
+use adit_e2e::{Caller, Client, DRAIN, LIMIT, MODEL, Program, Site, Version, until};
 use tokio::net::{TcpListener, TcpStream, UnixDatagram};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::ask::prepared;
 use crate::chaos::EXECUTABLES;
 
 /// So the programs say that they are alive five times a second.
@@ -159,26 +160,44 @@ async fn an_agent_is_alive_until_it_has_drained() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_whose_model_is_stuck_says_no_more_that_it_lives() {
-    let mut site = Site::prepare(EXECUTABLES, &["shop"], "1500ms").await;
+async fn an_agent_says_no_more_that_it_lives_when_its_last_model_is_given_up() {
+    const HANG: Duration = Duration::from_secs(4);
+    let mut site = Site::prepare(EXECUTABLES, &["shop"], "1ms").await;
     let folder = site.folder().to_owned();
     let mut manager = Manager::of(&mut site.agents[0], &folder, "agent.notify");
-    // Without any patience every pass is one without progress, for as long as it runs.
-    site.agents[0].configure("stuck_after = \"0ms\"\n");
+    site.agents[0].configure("stuck_after = \"100ms\"\n");
     site.relay.start();
     site.agents[0].start();
     manager.hear(READY, &[STATUS]).await;
     manager.hear(ALIVE, &[STATUS]).await;
-    manager.hear(ALIVE, &[STATUS]).await;
     site.serving(1).await;
+    let (scope, authority) = (Shutdown::new(), site.authority());
+    let client = Client::connect(site.ports.https, &authority, Version::Http1, Some(&site.key), scope).await;
+    let mut client = client.unwrap();
+    let asked = Instant::now();
+    let mut ask = async || {
+        let hung = client.ask(prepared(MODEL, HANG.as_secs_f32())).await.unwrap();
+        assert_eq!(hung.status, 500, "{hung:?}");
+        assert!(hung.error().unwrap().contains("its network hung, and was given up"), "{hung:?}");
+        Instant::now()
+    };
 
-    let answer = Caller::new(&site).ask(Version::Http1).await;
-    assert!(answer.is_good(), "{answer:?}");
-    // On its way to the model and back the request is not stuck.
+    // One that hangs is replaced: nobody has to restart anything.
+    let replaced = ask().await;
+    while manager.hear(ALIVE, &[STATUS, ALIVE]).await < replaced + WATCHDOG {}
+    ask().await;
+    ask().await;
+    until("the model to be given up", async || {
+        let fleet = site.fleet().await?;
+        (fleet["agents"][0]["models"][0]["state"] == "UNAVAILABLE").then_some(())
+    })
+    .await;
+    let (given_up, back) = (Instant::now(), asked + HANG);
+    while manager.hear(ALIVE, &[STATUS, ALIVE]).await < back {}
+    // What was about to be said when it was given up does not count.
     let margin = Duration::from_millis(150);
-    let signs = manager.signs(answer.sent + margin, answer.done - margin);
-    let took = answer.done - answer.sent;
-    println!("agent: {signs} signs of life during {took:.2?} of a pass that counts as stuck, and again after it");
-    assert!(signs == 0 && took > WATCHDOG * 3, "{signs} in {took:?}");
-    while manager.hear(ALIVE, &[STATUS, ALIVE]).await < answer.done {}
+    let signs = manager.signs(given_up + margin, back - margin);
+    println!("agent: {signs} signs of life in the {:.2?} in which its only model hung", back - given_up);
+    assert!(signs == 0 && back - given_up > WATCHDOG * 3, "{signs} in {:?}", back - given_up);
+    site.serving(1).await;
 }
