@@ -204,3 +204,102 @@ fn resolve(batching: &Batching, capacity: usize) -> (Options, usize) {
     let Batching { max_batch, max_delay, .. } = *batching;
     (Options { capacity, max_batch, max_delay, instances }, (cores / instances).max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use adit_vision::{Device, Tensor};
+    use tokio::sync::oneshot;
+    use tracing::Span;
+
+    use super::super::job::{Lost, Ran};
+    use super::super::progress::Progress;
+    use super::super::request::Priority;
+    use super::super::stand_in::StandIn;
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn engine(batching: &Batching) -> (Engine, Arc<Metrics>) {
+        let (network, metrics) = (StandIn { faults: true, ..StandIn::default() }, Arc::new(Metrics::new()));
+        let engine = Engine::start("still/1", Arc::new(network), 40, batching, 16, metrics.clone()).unwrap();
+        (engine, metrics)
+    }
+
+    fn ask(engine: &Engine, metrics: &Arc<Metrics>, wish: f32) -> oneshot::Receiver<Result<Ran, Lost>> {
+        let (reply, ran) = oneshot::channel();
+        let input = Tensor::from_vec(vec![wish], (1, 1, 1, 1), &Device::Cpu).unwrap();
+        let (queued, progress) = (metrics.wait("still", 1), Progress::default());
+        let (deadline, priority, span) = (None, Priority::default(), Span::none());
+        engine.submit(Job { input, priority, deadline, progress, reply, span, queued }).unwrap();
+        ran
+    }
+
+    fn until(holds: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < LIMIT, "in time");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn cores_are_shared_out_among_the_workers() {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let of = |instances| {
+            let (options, threads) = resolve(&Batching { instances, ..Batching::default() }, 7);
+            assert_eq!((options.capacity, options.max_batch), (7, 0));
+            (options.instances, threads)
+        };
+        assert_eq!(of(0), (cores, 1));
+        assert_eq!(of(1), (1, cores));
+        assert_eq!(of(2 * cores), (2 * cores, 1));
+    }
+
+    #[test]
+    fn other_options_lose_nobody_and_the_last_who_lets_go_ends_its_threads() {
+        let (engine, metrics) = engine(&Batching { instances: 1, ..Batching::default() });
+        assert_eq!(engine.weight_bytes(), 40);
+        let hands =
+            |count: usize| metrics.render().contains(&format!("adit_agent_workers{{model=\"still\"}} {count}\n"));
+        assert!(hands(1));
+        let (busy, waiting) = (ask(&engine, &metrics, 0.2), ask(&engine, &metrics, 0.0));
+        engine.set_batching(&Batching { instances: 3, max_batch: 2, ..Batching::default() });
+        assert!(hands(3));
+        assert!(waiting.blocking_recv().unwrap().is_ok() && busy.blocking_recv().unwrap().is_ok());
+        engine.set_batching(&Batching { instances: 2, max_batch: 2, ..Batching::default() });
+        assert!(ask(&engine, &metrics, 0.0).blocking_recv().unwrap().is_ok());
+        let (network, running) = (Arc::downgrade(&engine.shop.network), ask(&engine, &metrics, 0.1));
+        until(|| metrics.begun.get() == 4);
+        drop(engine);
+        assert!(hands(0));
+        assert!(running.blocking_recv().unwrap().is_ok(), "what runs is finished");
+        until(|| network.strong_count() == 0);
+    }
+
+    #[test]
+    fn the_place_of_a_worker_that_hangs_is_filled_so_many_times() {
+        let (engine, metrics) = engine(&Batching { instances: 1, ..Batching::default() });
+        let patience = Duration::from_millis(20);
+        assert!(!engine.tend(patience) && engine.fault().is_none());
+        for number in 1..=MOST_GIVEN_UP {
+            let (begun, replaced) = (metrics.begun.get(), metrics.meter("still").replaced.get());
+            let hung = ask(&engine, &metrics, 3.0);
+            until(|| metrics.begun.get() > begun);
+            let waiting = ask(&engine, &metrics, 0.0);
+            until(|| {
+                engine.tend(patience);
+                metrics.meter("still").replaced.get() > replaced
+            });
+            assert!(matches!(hung.blocking_recv().unwrap(), Err(Lost::Failed { .. })));
+            let answered = waiting.blocking_recv().unwrap();
+            assert_eq!(answered.is_ok(), number < MOST_GIVEN_UP, "{answered:?}");
+        }
+        assert_eq!(engine.fault(), Some(FAULT));
+        // They come back, and it answers again.
+        until(|| engine.tend(LIMIT));
+        assert!(engine.fault().is_none());
+        assert!(ask(&engine, &metrics, 0.0).blocking_recv().unwrap().is_ok());
+    }
+}
