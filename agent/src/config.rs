@@ -136,8 +136,8 @@ pub struct ServingConfig {
     pub max_images: usize,
     /// Images that are decoded or prepared at one time; 0 is one a core.
     pub decoders: usize,
-    /// A forward pass that shows no progress for this long is stuck: the service manager is no longer told that all is well,
-    /// and restarts the agent.
+    /// A forward pass that shows no progress for this long is stuck: who waits for it is answered with 500, and its worker is
+    /// replaced. 1 min: longer than any layer takes with a request of `max_images`.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub stuck_after: Duration,
 }

@@ -84,6 +84,7 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
+    /// A connection to a relay whose certificate the authority in the file `ca` has signed; its tasks belong to the scope.
     pub async fn connect(
         relay: SocketAddr,
         ca: &Path,

@@ -1,8 +1,9 @@
 //! Models and their inferences. Knows no HTTP and no tunnel.
 //!
 //! The walk of one inference is [`Serving::infer`]: the [`Repository`] finds the model, the images are decoded and prepared on
-//! a bounded blocking pool, the input waits in the model's bounded queue, and the worker, an OS thread that owns the network,
-//! runs it. A caller that leaves takes its input out of the queue, or stops the network between two layers.
+//! a bounded blocking pool, the input waits in the bounded queue of the model's engine, and a worker, an OS thread, runs it
+//! through the network together with others that wait. A caller that leaves takes its input out of the queue, or stops the
+//! network between two layers.
 
 mod batcher;
 mod batching;
@@ -18,6 +19,8 @@ mod repository;
 mod request;
 mod spec;
 mod stand_in;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use batching::Batching;
