@@ -199,23 +199,42 @@ impl Callee {
         outgoing.reset_with(ResetCode::INTERNAL_ERROR);
         let (head, ()) = request.into_parts();
         let body = TunnelBody::new(incoming, max_fields, &head.headers, None);
-        let unwanted = outgoing.unwanted();
-        let answer = async {
-            let response = service(Request::from_parts(head, body)).await;
-            let written = write_response(&mut outgoing, response).await;
-            if let Err(error) = &written {
-                outgoing.reset(error.code());
-            }
-            written
+        let response = {
+            let service = pin!(service(Request::from_parts(head, body)));
+            while_wanted(service, || outgoing.unwanted()).await?
         };
-        let mut unwanted = pin!(unwanted);
-        let mut answer = pin!(answer);
-        poll_fn(|context| match answer.as_mut().poll(context) {
-            Poll::Pending => unwanted.as_mut().poll(context).map(Err),
-            ready => ready,
-        })
-        .await
+        let written = write_response(&mut outgoing, response).await;
+        if let Err(error) = &written {
+            outgoing.reset(error.code());
+        }
+        written
     }
+}
+
+/// Waits for work that is of no use any more once the peer no longer wants it: then it is dropped.
+///
+/// The work is pinned by whoever asks: passed by value it would lie in the future twice, and a task is copied when spawned.
+async fn while_wanted<W, U>(mut work: Pin<&mut W>, unwanted: impl FnOnce() -> U) -> Result<W::Output, TunnelError>
+where
+    W: Future,
+    U: Future<Output = TunnelError>,
+{
+    let mut end = pin!(None);
+    // Asked for only once there is something to wait for: it costs several locks, and small answers are ready at once.
+    let mut unwanted = Some(unwanted);
+    poll_fn(|context| {
+        if let Poll::Ready(done) = work.as_mut().poll(context) {
+            return Poll::Ready(Ok(done));
+        }
+        if let Some(unwanted) = unwanted.take() {
+            end.set(Some(unwanted()));
+        }
+        match end.as_mut().as_pin_mut() {
+            Some(end) => end.poll(context).map(Err),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 async fn write_response<B>(outgoing: &mut Outgoing, response: Response<B>) -> Result<(), TunnelError>
@@ -229,7 +248,9 @@ where
     let mut body = pin!(body);
     let first = first_frame(body.as_mut()).await?;
     if write_head(outgoing, start, first, body.as_mut()).await? {
-        write_rest(outgoing, body).await?;
+        let unwanted = outgoing.unwanted();
+        // Boxed: most answers have no rest, and their tasks need no room for it.
+        return Box::pin(async { while_wanted(pin!(write_rest(outgoing, body)), || unwanted).await? }).await;
     }
     Ok(())
 }

@@ -4,13 +4,16 @@
 //! is what a tunnel of many independent requests wants. Strings are written plain and read plain or Huffman-coded. Values
 //! are slices of the received section, not copies. Everything a peer can make us store is bounded before it is stored.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, request, response};
 
 use super::error::{ResetCode, TunnelError};
-use super::huffman;
+use super::literal::{Cursor, put_integer, put_string, unreadable};
 use super::static_table::{STATIC_TABLE, field_index, name_index};
 
 /// Fields in one section: what a browser sends is below 30. `HeaderMap` panics at 24,576.
@@ -79,7 +82,7 @@ pub(super) fn encode_trailers(trailers: &HeaderMap, out: &mut BytesMut) {
 /// Reads the head of a request; `max` bounds the section's size as RFC 9114 counts it.
 pub(super) fn decode_request(section: &Bytes, max: usize) -> Result<http::Request<()>, TunnelError> {
     let fields = decode(section, max)?;
-    let method = fields.method.ok_or(malformed("a request without a method"))?;
+    let method = fields.method.ok_or_else(|| malformed("a request without a method"))?;
     let method = Method::from_bytes(&method).map_err(|_| malformed("a method that is none"))?;
     let mut uri = http::uri::Parts::default();
     if let Some(path) = fields.path {
@@ -93,7 +96,7 @@ pub(super) fn decode_request(section: &Bytes, max: usize) -> Result<http::Reques
     }
     // A URI has a scheme only beside an authority; without one the path alone is a valid request target.
     if uri.authority.is_some() && uri.path_and_query.is_some() {
-        let scheme = fields.scheme.ok_or(malformed("a request without a scheme"))?;
+        let scheme = fields.scheme.ok_or_else(|| malformed("a request without a scheme"))?;
         uri.scheme = Some(Scheme::try_from(&scheme[..]).map_err(|_| malformed("a scheme that is none"))?);
     }
     if fields.status.is_some() {
@@ -113,7 +116,7 @@ pub(super) fn decode_response(section: &Bytes, max: usize) -> Result<http::Respo
     if fields.is_of_request() {
         return Err(malformed("a request's field in a response"));
     }
-    let status = fields.status.ok_or(malformed("a response without a status"))?;
+    let status = fields.status.ok_or_else(|| malformed("a response without a status"))?;
     let mut response = http::Response::new(());
     *response.status_mut() = StatusCode::from_bytes(&status).map_err(|_| malformed("a status that is none"))?;
     *response.version_mut() = http::Version::HTTP_3;
@@ -132,10 +135,6 @@ pub(super) fn decode_trailers(section: &Bytes, max: usize) -> Result<HeaderMap, 
 
 const fn malformed(what: &'static str) -> TunnelError {
     TunnelError::protocol(ResetCode::MESSAGE_ERROR, what)
-}
-
-const fn unreadable(what: &'static str) -> TunnelError {
-    TunnelError::protocol(ResetCode::QPACK_DECOMPRESSION_FAILED, what)
 }
 
 // ---- writing ----
@@ -180,28 +179,24 @@ fn referenced(name: u64, value: &[u8], out: &mut BytesMut) {
     put_string(value, out);
 }
 
-fn put_string(value: &[u8], out: &mut BytesMut) {
-    put_integer(0x00, 7, value.len() as u64, out);
-    out.put_slice(value);
-}
-
-/// An integer with a prefix of `bits` bits under the pattern `first` (RFC 7541, section 5.1).
-fn put_integer(first: u8, bits: u32, value: u64, out: &mut BytesMut) {
-    let limit = (1_u64 << bits) - 1;
-    if value < limit {
-        out.put_u8(first | value as u8);
-        return;
-    }
-    out.put_u8(first | limit as u8);
-    let mut rest = value - limit;
-    while rest >= 0x80 {
-        out.put_u8(0x80 | rest as u8);
-        rest >>= 7;
-    }
-    out.put_u8(rest as u8);
-}
-
 // ---- reading ----
+
+/// A field's name.
+enum Name<'a> {
+    /// Of the static table; parsed once for all, where it is not a pseudo-header's.
+    Known(&'static str, &'static HeaderName),
+    /// Spelt out.
+    Read(Cow<'a, [u8]>),
+}
+
+impl Name<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Known(name, _) => name.as_bytes(),
+            Self::Read(name) => name,
+        }
+    }
+}
 
 /// A section's fields: pseudo-headers apart from the others.
 #[derive(Default)]
@@ -215,9 +210,10 @@ struct Fields {
 }
 
 impl Fields {
-    fn push(&mut self, name: &[u8], value: Bytes) -> Result<(), TunnelError> {
-        if name.first() == Some(&b':') {
-            let pseudo = match name {
+    fn push(&mut self, name: &Name<'_>, value: Bytes) -> Result<(), TunnelError> {
+        let bytes = name.bytes();
+        if bytes.first() == Some(&b':') {
+            let pseudo = match bytes {
                 b":method" => &mut self.method,
                 b":scheme" => &mut self.scheme,
                 b":authority" => &mut self.authority,
@@ -232,7 +228,10 @@ impl Fields {
             return if twice { Err(malformed("a pseudo-header twice")) } else { Ok(()) };
         }
         // Upper case is malformed too (RFC 9114, section 4.2).
-        let name = HeaderName::from_lowercase(name).map_err(|_| malformed("a field name that is none"))?;
+        let name = match name {
+            Name::Known(_, name) => HeaderName::clone(name),
+            Name::Read(name) => HeaderName::from_lowercase(name).map_err(|_| malformed("a field name that is none"))?,
+        };
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| malformed("a field value that is none"))?;
         if is_per_connection(&name, &value) {
             return Err(malformed("a field of another connection"));
@@ -251,7 +250,7 @@ const fn too_many() -> TunnelError {
 }
 
 fn decode(section: &Bytes, max: usize) -> Result<Fields, TunnelError> {
-    let mut cursor = Cursor { section, at: 0 };
+    let mut cursor = Cursor::new(section);
     let required = cursor.integer(8)?;
     cursor.integer(7)?;
     if required != 0 {
@@ -259,20 +258,17 @@ fn decode(section: &Bytes, max: usize) -> Result<Fields, TunnelError> {
     }
     let mut fields = Fields::default();
     let (mut size, mut count) = (0, 0);
-    while let Some(first) = section.get(cursor.at).copied() {
+    while let Some(first) = cursor.first() {
         let (name, value) = match first {
             0xc0.. => {
                 let (name, value) = entry(cursor.integer(6)?)?;
-                (Bytes::from_static(name.as_bytes()), Bytes::from_static(value.as_bytes()))
+                (name, Bytes::from_static(value.as_bytes()))
             }
-            0x50..0x60 | 0x70..0x80 => {
-                let (name, _) = entry(cursor.integer(4)?)?;
-                (Bytes::from_static(name.as_bytes()), cursor.string(7, max)?)
-            }
-            0x20..0x40 => (cursor.string(3, max)?, cursor.string(7, max)?),
+            0x50..0x60 | 0x70..0x80 => (entry(cursor.integer(4)?)?.0, cursor.value(7, max)?),
+            0x20..0x40 => (Name::Read(cursor.text(3, max)?), cursor.value(7, max)?),
             _ => return Err(unreadable("a field of a dynamic table")),
         };
-        (size, count) = (size + name.len() + value.len() + FIELD_OVERHEAD, count + 1);
+        (size, count) = (size + name.bytes().len() + value.len() + FIELD_OVERHEAD, count + 1);
         if size > max || count > MAX_FIELDS {
             return Err(too_many());
         }
@@ -281,55 +277,18 @@ fn decode(section: &Bytes, max: usize) -> Result<Fields, TunnelError> {
     Ok(fields)
 }
 
-fn entry(index: u64) -> Result<(&'static str, &'static str), TunnelError> {
-    let entry = usize::try_from(index).ok().and_then(|index| STATIC_TABLE.get(index));
-    entry.copied().ok_or(unreadable("an index beyond the static table"))
-}
+/// The static table's names as the `http` crate has them; where a pseudo-header stands, one that is never asked for.
+static NAMES: LazyLock<Vec<HeaderName>> = LazyLock::new(|| {
+    let parse = |(name, _): &(&'static str, _)| HeaderName::from_bytes(name.as_bytes()).unwrap_or(header::HOST);
+    STATIC_TABLE.iter().map(parse).collect()
+});
 
-struct Cursor<'a> {
-    section: &'a Bytes,
-    at: usize,
-}
-
-impl Cursor<'_> {
-    fn byte(&mut self) -> Result<u8, TunnelError> {
-        let byte = self.section.get(self.at).copied().ok_or(unreadable("a section that ends within a field"))?;
-        self.at += 1;
-        Ok(byte)
-    }
-
-    /// An integer with a prefix of `bits` bits.
-    fn integer(&mut self, bits: u32) -> Result<u64, TunnelError> {
-        let limit = (1_u64 << bits) - 1;
-        let mut value = u64::from(self.byte()?) & limit;
-        if value < limit {
-            return Ok(value);
-        }
-        // Nothing in a section is longer than the section; four more bytes reach 2^28.
-        for shift in [0, 7, 14, 21] {
-            let byte = self.byte()?;
-            value += u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(unreadable("an integer over the limit"))
-    }
-
-    /// A string whose length has a prefix of `bits` bits, below the bit that says whether it is Huffman-coded.
-    fn string(&mut self, bits: u32, max: usize) -> Result<Bytes, TunnelError> {
-        let coded = self.section.get(self.at).is_some_and(|first| first & (1 << bits) != 0);
-        let length = usize::try_from(self.integer(bits)?).unwrap_or(usize::MAX);
-        let end = self.at.checked_add(length).filter(|end| *end <= self.section.len());
-        let end = end.ok_or(unreadable("a string that ends beyond its section"))?;
-        let raw = self.section.slice(self.at..end);
-        self.at = end;
-        if coded {
-            let plain = huffman::decode(&raw, max).ok_or(unreadable("a string that is not Huffman-coded"))?;
-            Ok(plain.into())
-        } else {
-            Ok(raw)
-        }
+/// A static table's entry: its name and its value.
+fn entry(index: u64) -> Result<(Name<'static>, &'static str), TunnelError> {
+    let index = usize::try_from(index).unwrap_or(usize::MAX);
+    match (STATIC_TABLE.get(index), NAMES.get(index)) {
+        (Some((text, value)), Some(name)) => Ok((Name::Known(text, name), value)),
+        _ => Err(unreadable("an index beyond the static table")),
     }
 }
 
@@ -426,16 +385,6 @@ mod tests {
             let _ = decode_request(&bytes.clone().into(), MAX);
             bytes.truncate(at);
             let _ = decode_request(&bytes.into(), MAX);
-        }
-
-        #[test]
-        fn integers_are_read_back(value in 0_u64..1 << 28, bits in 3_u32..=7) {
-            let mut out = BytesMut::new();
-            put_integer(0, bits, value, &mut out);
-            let section = out.freeze();
-            let mut cursor = Cursor { section: &section, at: 0 };
-            prop_assert_eq!(cursor.integer(bits).unwrap(), value);
-            prop_assert_eq!(cursor.at, section.len());
         }
     }
 

@@ -4,9 +4,10 @@
 //! on as they arrive, without waiting for a frame's end and without copying; a field section is small by decree and handed
 //! on whole.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::error::{ResetCode, TunnelError};
+use super::received::{PACKETS, Received};
 
 /// A frame's kind as it stands on the wire.
 pub(super) mod kind {
@@ -98,7 +99,7 @@ enum Expect {
 /// Takes a request stream's frames apart.
 #[derive(Debug)]
 pub(super) struct FrameReader {
-    buffer: BytesMut,
+    received: Received,
     state: State,
     expect: Expect,
     max_section: usize,
@@ -112,24 +113,34 @@ const MAX_SKIPPED: u64 = 64 << 10;
 impl FrameReader {
     /// A reader of a stream whose field sections are at most `max_section` bytes long.
     pub(super) fn new(max_section: usize) -> Self {
-        Self { buffer: BytesMut::new(), state: State::Header, expect: Expect::Head, max_section, skipped: 0 }
+        Self { received: Received::default(), state: State::Header, expect: Expect::Head, max_section, skipped: 0 }
     }
 
-    /// Where received bytes are to be appended.
-    pub(super) const fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buffer
+    /// Whether the next bytes are best kept in their packets, by [`FrameReader::keep`], or copied into a block, by
+    /// [`FrameReader::block`].
+    pub(super) fn keeps_packets(&self) -> bool {
+        // More than this and a block is worth its copy; less fits into two packets.
+        const BULK: u64 = 2 << 10;
+        self.received.is_empty() && !matches!(self.state, State::Data(left) if left > BULK)
     }
 
-    /// Makes room for the next read. What is left of the last block is used up first: pieces handed on share their block, so
-    /// a block for each read would be mostly air.
-    pub(super) fn make_room(&mut self) {
+    /// Feeds packets in; only when [`FrameReader::keeps_packets`].
+    pub(super) fn keep(&mut self, packets: [Bytes; PACKETS]) {
+        self.received.keep(packets);
+    }
+
+    /// The block that received bytes are to be appended to, with room for the next read. What is left of the last one is used
+    /// up first: pieces handed on share their block, so a block for each read would be mostly air.
+    pub(super) fn block(&mut self) -> &mut BytesMut {
         const HEAD: usize = 2 << 10;
         const BULK: usize = 64 << 10;
         // Two packets: less would cut reads short.
         const ENOUGH: usize = 3 << 10;
+        self.received.gather();
+        let here = self.received.len();
         let (wanted, enough) = match self.state {
             State::Section(length) => {
-                let missing = length.saturating_sub(self.buffer.len());
+                let missing = length.saturating_sub(here);
                 (missing.max(HEAD), missing)
             }
             State::Data(left) => {
@@ -140,9 +151,11 @@ impl FrameReader {
             State::Header if self.expect != Expect::Head => (HEAD, MAX_HEADER),
             State::Header | State::Skip(_) => (HEAD, HEAD),
         };
-        if self.buffer.capacity() - self.buffer.len() < enough {
-            self.buffer.reserve(wanted);
+        let block = self.received.block();
+        if block.capacity() - block.len() < enough {
+            block.reserve(wanted);
         }
+        block
     }
 
     /// After a head of 1xx: the real one is still to come.
@@ -155,45 +168,63 @@ impl FrameReader {
         loop {
             match self.state {
                 State::Header => {
-                    let Some((kind, length, header)) = parse_header(&self.buffer) else { return Ok(None) };
-                    self.buffer.advance(header);
+                    let Some((kind, length, header)) = parse_header(self.received.front()) else {
+                        if self.gathers(MAX_HEADER) {
+                            continue;
+                        }
+                        return Ok(None);
+                    };
+                    self.received.skip(header);
                     self.state = self.enter(kind, length)?;
                 }
                 State::Section(length) => {
-                    if self.buffer.len() < length {
+                    if self.received.front().len() < length {
+                        if self.gathers(length) {
+                            continue;
+                        }
                         return Ok(None);
                     }
                     self.state = State::Header;
-                    return Ok(Some(Piece::Section(self.buffer.split_to(length).freeze())));
+                    return Ok(Some(Piece::Section(self.received.take(length))));
                 }
                 State::Data(0) | State::Skip(0) => self.state = State::Header,
                 State::Data(left) => {
-                    let here = self.take(left);
+                    let here = self.here(left);
                     if here == 0 {
                         return Ok(None);
                     }
                     self.state = State::Data(left - here as u64);
-                    return Ok(Some(Piece::Data(self.buffer.split_to(here).freeze())));
+                    return Ok(Some(Piece::Data(self.received.take(here))));
                 }
                 State::Skip(left) => {
-                    let here = self.take(left);
+                    let here = self.here(left);
                     if here == 0 {
                         return Ok(None);
                     }
-                    self.buffer.advance(here);
+                    self.received.skip(here);
                     self.state = State::Skip(left - here as u64);
                 }
             }
         }
     }
 
-    fn take(&self, left: u64) -> usize {
-        usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len())
+    /// Puts what there is together if something of these `wanted` bytes lies behind the front; false if it does not.
+    fn gathers(&mut self, wanted: usize) -> bool {
+        let front = self.received.front().len();
+        let behind = front < wanted && front < self.received.len();
+        if behind {
+            self.received.gather();
+        }
+        behind
+    }
+
+    fn here(&self, left: u64) -> usize {
+        usize::try_from(left).unwrap_or(usize::MAX).min(self.received.front().len())
     }
 
     /// Whether the stream may end here, with the head read.
     pub(super) fn may_end(&self) -> bool {
-        let between = matches!(self.state, State::Header | State::Data(0) | State::Skip(0)) && self.buffer.is_empty();
+        let between = matches!(self.state, State::Header | State::Data(0) | State::Skip(0)) && self.received.is_empty();
         between && self.expect != Expect::Head
     }
 
@@ -245,7 +276,7 @@ mod tests {
 
     fn reader(bytes: &[u8]) -> FrameReader {
         let mut reader = FrameReader::new(1 << 10);
-        reader.buffer().extend_from_slice(bytes);
+        reader.block().extend_from_slice(bytes);
         reader
     }
 
@@ -282,12 +313,18 @@ mod tests {
             bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..4),
             trailers in prop::option::of(prop::collection::vec(any::<u8>(), 0..50)),
             step in 1_usize..64,
+            packets in any::<bool>(),
         ) {
             let bytes = message(&section, &bodies, trailers.as_deref());
             let mut reader = FrameReader::new(1 << 10);
             let (mut sections, mut data) = (Vec::new(), Vec::new());
             for chunk in bytes.chunks(step) {
-                reader.buffer().extend_from_slice(chunk);
+                if packets && reader.keeps_packets() {
+                    let (one, two) = chunk.split_at(chunk.len() / 2);
+                    reader.keep([Bytes::copy_from_slice(one), Bytes::copy_from_slice(two)]);
+                } else {
+                    reader.block().extend_from_slice(chunk);
+                }
                 while let Some(piece) = reader.next().unwrap() {
                     match piece {
                         Piece::Section(section) => sections.push(section.to_vec()),
@@ -309,8 +346,7 @@ mod tests {
                 handed += match piece { Piece::Section(bytes) | Piece::Data(bytes) => bytes.len() };
             }
             prop_assert!(handed <= bytes.len());
-            reader.make_room();
-            prop_assert!(reader.buffer().capacity() <= bytes.len() + (64 << 10) + MAX_HEADER);
+            prop_assert!(reader.block().capacity() <= bytes.len() + (64 << 10) + MAX_HEADER);
         }
     }
 

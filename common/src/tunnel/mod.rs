@@ -14,6 +14,8 @@ mod exchange;
 mod fields;
 mod frame;
 mod huffman;
+mod literal;
+mod received;
 mod session;
 mod static_table;
 mod stream;

@@ -3,7 +3,7 @@
 //! quinn alone ends a dropped `SendStream` as if all had been sent, so half an upload would look like a whole one.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use quinn::{RecvStream, SendStream};
 
 use super::error::{ResetCode, TunnelError};
 use super::frame::{FrameReader, Piece};
+use super::received::PACKETS;
 
 /// The sending half: reset on drop unless finished.
 #[derive(Debug)]
@@ -98,10 +99,7 @@ impl Incoming {
                     return Poll::Ready(Err(error));
                 }
             }
-            self.frames.make_room();
-            let buffer = self.frames.buffer();
-            let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, buffer));
-            match read {
+            match ready!(self.poll_read(context)) {
                 Ok(0) => {
                     self.ended = true;
                     if !self.frames.may_end() {
@@ -111,9 +109,22 @@ impl Incoming {
                     }
                 }
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(read_error(error))),
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// Feeds in what has been received; 0 at the stream's end.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, TunnelError>> {
+        if self.frames.keeps_packets() {
+            let mut packets = [const { Bytes::new() }; PACKETS];
+            // Nothing is lost when the future is dropped: it takes packets only when it is ready.
+            let read = ready!(pin!(self.stream.read_chunks(&mut packets)).poll(context))?;
+            self.frames.keep(packets);
+            return Poll::Ready(Ok(read.unwrap_or(0)));
+        }
+        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, self.frames.block()));
+        Poll::Ready(read.map_err(read_error))
     }
 
     /// The section that every message begins with.
