@@ -19,10 +19,62 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Dial the relays and serve the models until SIGTERM
+    #[command(after_help = "\
+Examples:
+  adit-agent run --config /etc/adit/agent.toml
+  adit-agent run --config agent.toml --tls-dir certs/shop-7 --models models")]
     Run(Settings),
     /// Read the configuration, the certificates and every model, and say what is wrong
+    #[command(after_help = "\
+Example:
+  adit-agent check --config /etc/adit/agent.toml")]
     Check(Settings),
+    /// Fetch a model's weights from a hub into the folder of models
+    #[command(after_help = "\
+Examples:
+  adit-agent pull --list
+  adit-agent pull resnet18 --models models
+  adit-agent pull resnet18 --models models --version 2 --revision v1.0
+  adit-agent pull owner/repository --architecture resnet50 --models models --labels names.txt
+
+The hub is https://huggingface.co, or the one that HF_ENDPOINT names. HF_TOKEN says who asks, for what is private or
+gated; without it, the token counts that was stored in HF_HOME by logging in. An interrupted download goes on where it
+broke off when the same command is given again.")]
+    Pull {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        asked: command::Pull,
+    },
+    /// Try every model, and list versions, sizes and what is wrong
+    #[command(after_help = "\
+Examples:
+  adit-agent list --models models
+  adit-agent list --models models --json")]
+    List {
+        #[command(flatten)]
+        place: Place,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure a model on this machine: images a second, the time of each stage, memory
+    #[command(after_help = "\
+Examples:
+  adit-agent bench
+  adit-agent bench --models models --model resnet18 --image photo.jpg
+  adit-agent bench --models models --model resnet18 --batch 1,8,32 --seconds 10 --json")]
+    Bench {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        asked: command::Bench,
+    },
     /// Ask a model about images, without any relay
+    #[command(after_help = "\
+Examples:
+  adit-agent infer digit.png
+  adit-agent infer --models models --model resnet18 --top 3 photo.jpg another.jpg")]
     Infer {
         #[command(flatten)]
         settings: Settings,
@@ -37,6 +89,9 @@ enum Command {
         images: Vec<PathBuf>,
     },
     /// Draw a digit as a hand would, as a PNG on standard output: a picture to ask the built-in model about
+    #[command(after_help = "\
+Example:
+  adit-agent draw 7 > digit.png")]
     Draw {
         /// Which one
         #[arg(value_parser = clap::value_parser!(u8).range(0..=9))]
@@ -73,6 +128,22 @@ struct Digits {
 }
 
 #[derive(Debug, Args)]
+struct Place {
+    /// The configuration, for its [serving] section
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder of models
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+}
+
+impl Place {
+    fn settings(self) -> Settings {
+        Settings { config: self.config, tls_dir: None, models: self.models }
+    }
+}
+
+#[derive(Debug, Args)]
 struct Settings {
     /// The configuration; every key has a default
     #[arg(long, value_name = "FILE")]
@@ -102,6 +173,13 @@ fn main() -> ExitCode {
             command::run(config, |name| std::env::var_os(name))
         }),
         Command::Check(settings) => with(settings, command::check),
+        Command::Pull { place, asked } => with(place.settings(), |config| {
+            // The hub and the token.
+            #[allow(clippy::disallowed_methods, reason = "main.rs is where the environment is read")]
+            command::pull(asked, config.serving.models.as_deref(), |name| std::env::var_os(name))
+        }),
+        Command::List { place, json } => with(place.settings(), |config| command::list(&config.serving, json)),
+        Command::Bench { place, asked } => with(place.settings(), |config| command::bench(&asked, &config.serving)),
         Command::Infer { settings, model, top, images } => {
             with(settings, |config| command::infer(config, model.as_deref(), top, &images))
         }

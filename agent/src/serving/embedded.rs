@@ -10,20 +10,23 @@ use super::model::Origin;
 use super::spec::Spec;
 
 /// Its name.
-pub(super) const NAME: &str = "digits";
+pub const NAME: &str = "digits";
 
 /// Its version.
-pub(super) const VERSION: Version = Version(1);
+pub const VERSION: Version = Version(1);
 
 const SPEC: &str = include_str!("../../models/digits/model.toml");
 
+/// Its weights, a safetensors file.
+pub const WEIGHTS: &[u8] = include_bytes!("../../models/digits/1/model.safetensors");
+
+/// Its labels.
+pub const LABELS: &str = include_str!("../../models/digits/labels.txt");
+
 /// Where its parts come from.
-pub(super) const ORIGIN: Origin = Origin::Embedded {
-    weights: include_bytes!("../../models/digits/1/model.safetensors"),
-    labels: include_str!("../../models/digits/labels.txt"),
-};
+pub(super) const ORIGIN: Origin = Origin::Embedded { weights: WEIGHTS, labels: LABELS };
 
 /// Its description.
-pub(super) fn spec() -> Result<Spec, String> {
+pub fn spec() -> Result<Spec, String> {
     Spec::parse(SPEC, Path::new("models/digits"))
 }

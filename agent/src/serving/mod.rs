@@ -8,7 +8,7 @@
 mod batcher;
 mod batching;
 mod cost;
-mod embedded;
+pub mod embedded;
 mod engine;
 mod infer;
 mod job;
@@ -28,5 +28,5 @@ pub use infer::{Limits, Serving};
 pub use model::{DEVICE, Model};
 pub use repository::{Catalogue, Entry, Repository};
 pub use request::{Findings, InferRequest, InferResponse, Input, Priority};
-pub use spec::{Spec, VersionPolicy};
+pub use spec::{Kind, Spec, VersionPolicy};
 pub use stand_in::StandIn;
