@@ -23,6 +23,7 @@ const LARGEST: usize = 1024;
 
 /// What may be said.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Bench {
     /// The model to measure; the built-in digits unless given
     #[arg(long)]

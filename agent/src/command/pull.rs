@@ -5,14 +5,17 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use adit_agent::hub::{Access, Catalogue, Hub, Progress, Pulled, Wanted, pull as fetch};
+use adit_agent::hub::{Access, Catalogue, Hub, Progress, Published, Pulled, Wanted, pull as fetch};
 use adit_common::id::{ModelName, Version};
 use anyhow::{Context as _, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::table::table;
+
 /// What may be said besides the name.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Pull {
     /// A name of the catalogue, or OWNER/REPOSITORY
     #[arg(required_unless_present = "list")]
@@ -95,10 +98,12 @@ impl Pull {
 }
 
 fn list(catalogue: &Catalogue) {
-    let width = catalogue.all().iter().map(|published| published.name.as_str().len()).max().unwrap_or(0);
-    for published in catalogue.all() {
-        println!("{:width$}  {}  {}", published.name, published.repository, published.licence);
-    }
+    let mut rows = vec![["name", "architecture", "repository", "licence"].map(str::to_owned)];
+    rows.extend(catalogue.all().iter().map(|published| {
+        let Published { name, architecture, repository, licence, .. } = published;
+        [name.to_string(), architecture.to_string(), repository.clone(), licence.clone()]
+    }));
+    print!("{}", table(&rows, &[]));
 }
 
 fn tell(wanted: &Wanted, pulled: &Pulled, models: &Path) {

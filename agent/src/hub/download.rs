@@ -54,6 +54,9 @@ pub(super) async fn download(
     progress.begin(&remote.name, part.length, remote.size);
     let fetched = fetch(hub, place, remote, &mut part, progress).await;
     progress.end();
+    if fetched.is_err() && part.length == 0 {
+        part.delete();
+    }
     fetched?;
     part.finish(remote)
 }

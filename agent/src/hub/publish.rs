@@ -126,7 +126,7 @@ impl Shelf {
     }
 }
 
-/// The hidden folder. Left alone it stays, for the next try.
+/// The hidden folder. What has arrived in it stays, for the next try.
 #[derive(Debug)]
 pub(super) struct Staging {
     folder: PathBuf,
@@ -137,6 +137,13 @@ impl Staging {
     /// Where it is.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// After a failure: keeps the folder only if there is anything in it to go on with.
+    pub(super) fn leave(self) {
+        // Best effort: what stays is hidden, and is used or replaced by the next try.
+        let _ = fs::remove_file(self.folder.join("lock"));
+        let _ = fs::remove_dir(&self.folder);
     }
 
     fn remove(self) -> Result<(), PullError> {

@@ -174,7 +174,13 @@ pub async fn pull(
     };
 
     let staging = shelf.stage()?;
-    let part = download(hub, &description.place, &remote, staging.folder(), progress).await?;
+    let part = match download(hub, &description.place, &remote, staging.folder(), progress).await {
+        Ok(part) => part,
+        Err(error) => {
+            staging.leave();
+            return Err(error);
+        }
+    };
     let mut chosen = Chosen::default();
     let weights = Weights::read(&part).map_err(|error| unfit(&error))?;
     let opened =

@@ -180,15 +180,15 @@ mod tests {
             ("crop_pct", json!(0.0), "crop of 0"),
             ("crop_pct", json!(1.5), "crop of 1.5"),
             ("input_size", json!([3, 224, 192]), "224 x 192"),
-            ("input_size", json!([3, 1 << 40, 1u64 << 40]), "size"),
+            ("input_size", json!([3, 1u64 << 40, 1u64 << 40]), "size"),
             ("interpolation", json!("lanczos"), "lanczos"),
             ("std", json!([0, 0, 0]), "`std`"),
-            ("mean", json!("grey"), "mean"),
+            ("mean", json!("grey"), "expected a sequence"),
         ] {
             let mut odd = timm();
             odd["pretrained_cfg"][key] = value;
             let error = read(&odd).preprocess.unwrap_err();
-            assert!(error.contains(because) || error.contains(key), "{key}: {error}");
+            assert!(error.contains(because), "{key}: {error}");
         }
         assert!(read(&json!({})).preprocess.unwrap_err().contains("pretrained_cfg"));
         assert!(Settings::read(b"<html>").preprocess.unwrap_err().contains("config.json"));

@@ -4,7 +4,9 @@
 mod batching;
 mod cancellation;
 mod house;
+mod hub;
 mod oip;
 mod photo;
 mod program;
+mod pull;
 mod tunnel;

@@ -167,3 +167,68 @@ fn training_writes_a_version_that_the_agent_serves() {
         text(&output)
     );
 }
+
+#[test]
+fn models_are_listed_with_what_is_wrong_with_them() {
+    let models = folder(&[("broken", "architecture = \"lenet\"\n"), ("good", &stand_in("0ms", "0ms", "0ms"))]);
+    let models = models.path().to_str().unwrap();
+    let output = program(&["list", "--models", models]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output);
+    assert!(said.lines().nth(1).unwrap().ends_with("BROKEN: the section [preprocess] is missing"), "{said}");
+    assert!(said.lines().nth(2).unwrap().starts_with("good          1  stand_in"), "{said}");
+    let output = program(&["list", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&list[0]["name"], &list[0]["state"]), (&"digits".into(), &"ready".into()));
+    let output = program(&["list", "--models", "/nowhere/models"]).output().unwrap();
+    assert!(text(&output).contains("cannot read the models folder /nowhere/models: "), "{}", text(&output));
+}
+
+#[test]
+fn a_model_is_measured_where_it_is() {
+    let place = tempfile::tempdir().unwrap();
+    let image = written(place.path(), "one.bmp", one());
+    let output =
+        program(&["bench", "--batch", "1,3", "--seconds", "0.05", "--image", &image, "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["model"], &report["architecture"]), (&"digits".into(), &"lenet".into()));
+    let batches = report["batches"].as_array().unwrap();
+    assert_eq!(batches.iter().map(|size| size["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    for size in batches {
+        assert!(size["passes"].as_u64().unwrap() > 0 && size["images_per_second"].as_f64().unwrap() > 0.0, "{size}");
+        for stage in ["decode", "prepare", "forward", "interpret"] {
+            let (median, p90) = (&size["stages_ms"][stage]["p50"], &size["stages_ms"][stage]["p90"]);
+            assert!(0.0 < median.as_f64().unwrap() && median.as_f64() <= p90.as_f64(), "{size}");
+        }
+    }
+    let memory = &report["memory"];
+    assert!(memory["weights_bytes"].as_u64().unwrap() > 100_000, "{memory}");
+    if cfg!(target_os = "linux") {
+        assert!(memory["resident_bytes"].as_u64().unwrap() <= memory["peak_bytes"].as_u64().unwrap(), "{memory}");
+    }
+
+    let output = program(&["bench", "--seconds", "0.02"]).output().unwrap();
+    let said = text(&output);
+    assert!(said.starts_with("digits version 1: lenet, 1x28x28 in, 10 classes, on cpu with "), "{said}");
+    assert_eq!(said.lines().count(), 9, "a head, the picture, five rows, two lines below:\n{said}");
+    for (arguments, because) in [
+        (["--batch", "0"], "--batch takes numbers from 1"),
+        (["--seconds", "nan"], "--seconds takes a number"),
+        (["--model", "nobody"], "there is no model nobody"),
+        (["--image", "/nowhere.png"], "cannot read /nowhere.png"),
+    ] {
+        let output = program(&["bench"]).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains(because), "{}", text(&output));
+    }
+}
+
+#[test]
+fn every_command_shows_how_it_is_used() {
+    for command in ["run", "check", "pull", "list", "bench", "infer", "draw"] {
+        let said = text(&program(&[command, "--help"]).output().unwrap());
+        assert!(said.contains("Example") && said.contains(&format!("  adit-agent {command}")), "{said}");
+    }
+}
