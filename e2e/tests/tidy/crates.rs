@@ -21,7 +21,7 @@ const STAIRS: [(&str, &[&str]); 8] = [
 ];
 
 /// Crates of the registry that live in one place, so that the others need not build or know them.
-const HOMES: [(&str, &[&str]); 14] = [
+const HOMES: [(&str, &[&str]); 16] = [
     ("rcgen", &["certs"]),
     ("candle-core", &["vision"]),
     ("candle-nn", &["vision"]),
@@ -33,6 +33,8 @@ const HOMES: [(&str, &[&str]); 14] = [
     ("axum", &["agent"]),
     ("tonic", &["agent"]),
     ("utoipa", &["agent"]),
+    ("hf-hub", &["agent"]),
+    ("reqwest", &["agent"]),
     ("h3", &["relay"]),
     ("h3-quinn", &["relay"]),
     ("rustls-platform-verifier", &["client"]),

@@ -92,19 +92,23 @@ fn only_the_relay_names_admin_can_fail() {
 }
 
 fn serving_knows_http(sources: &[Source]) -> Vec<Breach> {
-    apart(sources, &["agent/src/serving"], &[], &["crate::api", "http", "hyper", "axum", "tonic"])
+    let banned =
+        ["crate::api", "crate::hub", "crate::workbench", "http", "hyper", "axum", "tonic", "reqwest", "hf_hub"];
+    apart(sources, &["agent/src/serving"], &[], &banned)
 }
 
 #[test]
 fn agent_serving_names_no_api_and_no_http() {
-    kept("agent/serving names neither api nor HTTP", &serving_knows_http(house()));
+    kept("agent/serving names neither api nor hub nor HTTP", &serving_knows_http(house()));
 }
 
 #[test]
 fn agent_serving_can_fail() {
-    let text = "use crate::error::InferError;\nfn f() -> http::StatusCode { crate::api::spell() }";
+    let text =
+        "use crate::error::InferError;\nfn f() -> http::StatusCode { crate::api::spell() }\nuse crate::hub::Hub;";
     let planted = [Source::new("agent/src/serving/infer.rs", text)];
-    finds(&serving_knows_http(&planted), &["agent/src/serving/infer.rs:2", "agent/src/serving/infer.rs:2"]);
+    let infer = |line: usize| format!("agent/src/serving/infer.rs:{line}");
+    finds(&serving_knows_http(&planted), &[&infer(2), &infer(2), &infer(3)]);
 }
 
 fn api_knows_tunnel(sources: &[Source]) -> Vec<Breach> {
