@@ -102,6 +102,19 @@ name!(
 );
 
 name!(
+    /// What a version of a model is called besides its number, such as `stable` or `canary`. Never a number itself, so that the
+    /// two cannot be taken for each other.
+    VersionLabel,
+    "a version's label",
+    "1 to 64 of letters, digits, '.', '_' and '-', beginning with a letter",
+    |text| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+            && text.starts_with(|first: char| first.is_ascii_alphabetic())
+    }
+);
+
+name!(
     /// One request, in every log line of every program it passes.
     RequestId,
     "a request id",
@@ -165,6 +178,16 @@ mod tests {
         assert_eq!("12".parse(), Ok(Version(12)));
         for bad in ["", "0", "-1", "+1", "1.0", "99999999999999999999"] {
             assert!(bad.parse::<Version>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_never_a_number() {
+        for good in ["stable", "v2", "a", "canary-2026.11"] {
+            assert!(VersionLabel::new(good).is_ok() && good.parse::<Version>().is_err(), "{good:?}");
+        }
+        for bad in ["", "2", "2nd", "-x", "a/b", "ä", &"l".repeat(65)] {
+            assert!(VersionLabel::new(bad).is_err(), "{bad:?}");
         }
     }
 

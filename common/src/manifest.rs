@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, ModelName, Version};
+use crate::id::{AgentId, ModelName, Version, VersionLabel};
 
 /// The path of the endless answer.
 pub const MANIFEST_PATH: &str = "/.adit/manifest";
@@ -53,9 +53,12 @@ pub struct Model {
     pub version: Version,
     /// Whether it can be asked.
     pub state: ModelState,
-    /// Why it is unavailable; empty otherwise.
+    /// Why it is unavailable, or what a person should know of it though it answers; empty otherwise.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What it may be called in a path instead of its number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<VersionLabel>,
 }
 
 /// A version's state, spelled as the Open Inference Protocol's repository index does.

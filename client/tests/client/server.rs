@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_common::oip::{
     Classification, Datatype, Encoded, ErrorBody, HEADER_LENGTH, IndexEntry, InferRequest, InferResponse,
-    ModelMetadata, Tensor, TensorMetadata, header_length,
+    ModelMetadata, Parameters, Tensor, TensorMetadata, header_length,
 };
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -138,6 +138,7 @@ fn metadata(name: &str, input: &str, datatype: Datatype) -> ModelMetadata {
             tensor("features", Datatype::Fp32, &[-1, 64]),
             tensor("probabilities", Datatype::Fp32, &[-1, 10]),
         ],
+        parameters: Parameters::default(),
     }
 }
 

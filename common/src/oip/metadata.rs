@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::datatype::Datatype;
+use super::parameters::Parameters;
 use crate::manifest::ModelState;
 
 /// The answer to `GET /v2`.
@@ -18,7 +19,7 @@ pub struct ServerMetadata {
 }
 
 /// The answer to `GET /v2/models/{model}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ModelMetadata {
     /// The model's name.
     pub name: String,
@@ -34,6 +35,9 @@ pub struct ModelMetadata {
     /// What it gives.
     #[serde(default)]
     pub outputs: Vec<TensorMetadata>,
+    /// What else is to be known: `label.stable` is the version that `stable` stands for.
+    #[serde(default, skip_serializing_if = "Parameters::is_empty")]
+    pub parameters: Parameters,
 }
 
 /// One input or output of a model.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_common::id::{ModelName, Version};
+use adit_common::id::{ModelName, Version, VersionLabel};
 use adit_common::manifest::{Dialect, Manifest, ModelState, Scope};
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -31,13 +31,41 @@ struct Offer {
     agents: Arc<[u32]>,
 }
 
+/// One version of a model on one agent.
+#[derive(Debug)]
+struct Instance {
+    agent: u32,
+    version: Version,
+    state: ModelState,
+    labels: Vec<VersionLabel>,
+}
+
+/// Which version a path asks for.
+#[derive(Debug)]
+enum Wanted {
+    Any,
+    Version(Version),
+    Label(VersionLabel),
+}
+
+impl Wanted {
+    fn is(&self, instance: &Instance) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Version(version) => instance.version == *version,
+            Self::Label(label) => instance.labels.contains(label),
+        }
+    }
+}
+
 /// One model, over all agents.
 #[derive(Debug, Default)]
 struct Known {
-    instances: Vec<(u32, Version, ModelState)>,
+    instances: Vec<Instance>,
     /// Agents with a version that is ready.
     ready: Arc<[u32]>,
     by_version: HashMap<Version, Arc<[u32]>>,
+    by_label: HashMap<VersionLabel, Arc<[u32]>>,
     /// When the last agent that had it left.
     gone: Option<Instant>,
 }
@@ -113,7 +141,8 @@ impl RouteTable {
             add(manifest, Some(agent));
             for model in &manifest.models {
                 let known = live_models.entry(model.name.clone()).or_default();
-                known.instances.push((agent, model.version, model.state));
+                let (version, state, labels) = (model.version, model.state, model.labels.clone());
+                known.instances.push(Instance { agent, version, state, labels });
             }
         }
         for (manifest, at) in gone {
@@ -178,33 +207,34 @@ impl RouteTable {
         let known = ModelName::new(name).ok().and_then(|name| self.models.get(&name));
         let unknown = || ProxyError::new(Kind::UnknownModel, format!("there is no model named {}", quote(name)));
         let known = known.ok_or_else(unknown)?;
-        let version = match &route.version {
-            None => None,
-            Some(text) => Some(text.parse::<Version>().map_err(|_| no_version(name, text))?),
+        let wanted = match &route.version {
+            None => Wanted::Any,
+            Some(text) => match (text.parse(), VersionLabel::new(text)) {
+                (Ok(version), _) => Wanted::Version(version),
+                (_, Ok(label)) => Wanted::Label(label),
+                _ => return Err(no_version(name, text)),
+            },
         };
-        let able = match version {
+        let able = match &wanted {
             _ if route.scope == Scope::Control => Some(known.agents()),
-            None => Some(known.ready.clone()),
-            Some(version) => known.by_version.get(&version).cloned(),
+            Wanted::Any => Some(known.ready.clone()),
+            Wanted::Version(version) => known.by_version.get(version).cloned(),
+            Wanted::Label(label) => known.by_label.get(label).cloned(),
         };
         let able = able.map(|able| self.both(&able, &route.offered)).unwrap_or_default();
         if !able.is_empty() {
             return Ok(able);
         }
-        let mut states =
-            known.instances.iter().filter(|(_, have, _)| version.is_none_or(|wanted| *have == wanted)).peekable();
+        let mut meant = known.instances.iter().filter(|instance| wanted.is(instance));
         let away = known.gone.is_some_and(|gone| now.saturating_duration_since(gone) < REMEMBERED);
         let not_ready = |why| Err(ProxyError::new(Kind::ModelNotReady, format!("the model {} {why}", quote(name))));
-        if states.any(|(_, _, state)| *state == ModelState::Loading) {
+        if meant.any(|instance| instance.state == ModelState::Loading) {
             return not_ready("is being loaded");
         }
         if away {
             return not_ready("is on an agent that is not connected just now");
         }
-        let instance = |(_, have, state): &&(u32, Version, ModelState)| {
-            version.is_none_or(|wanted| *have == wanted) && *state != ModelState::Ready
-        };
-        if known.instances.iter().any(|found| instance(&found)) {
+        if known.instances.iter().any(|instance| wanted.is(instance) && instance.state != ModelState::Ready) {
             return not_ready("is not available");
         }
         Err(match &route.version {
@@ -224,19 +254,24 @@ impl RouteTable {
 
 impl Known {
     fn settle(&mut self) {
-        let ready = |(_, _, state): &&(u32, Version, ModelState)| *state == ModelState::Ready;
-        let mut agents: Vec<u32> = self.instances.iter().filter(ready).map(|(agent, ..)| *agent).collect();
+        let ready = |instance: &&Instance| instance.state == ModelState::Ready;
+        let mut agents: Vec<u32> = self.instances.iter().filter(ready).map(|instance| instance.agent).collect();
         agents.dedup();
         self.ready = agents.into();
         let mut versions: HashMap<Version, Vec<u32>> = HashMap::new();
-        for (agent, version, _) in self.instances.iter().filter(ready) {
-            versions.entry(*version).or_default().push(*agent);
+        let mut labels: HashMap<VersionLabel, Vec<u32>> = HashMap::new();
+        for instance in self.instances.iter().filter(ready) {
+            versions.entry(instance.version).or_default().push(instance.agent);
+            for label in &instance.labels {
+                labels.entry(label.clone()).or_default().push(instance.agent);
+            }
         }
         self.by_version = versions.into_iter().map(|(version, agents)| (version, agents.into())).collect();
+        self.by_label = labels.into_iter().map(|(label, agents)| (label, agents.into())).collect();
     }
 
     fn agents(&self) -> Arc<[u32]> {
-        let mut agents: Vec<u32> = self.instances.iter().map(|(agent, ..)| *agent).collect();
+        let mut agents: Vec<u32> = self.instances.iter().map(|instance| instance.agent).collect();
         agents.dedup();
         agents.into()
     }
@@ -279,6 +314,7 @@ mod tests {
                     version: Version(*version),
                     state: *state,
                     reason: String::new(),
+                    labels: Vec::new(),
                 })
                 .collect(),
             endpoints: vec![
@@ -326,6 +362,25 @@ mod tests {
         assert_eq!(status(&table, &Method::POST, "/v2/models/digits/versions/x/infer").0, 404);
         assert_eq!(status(&table, &Method::POST, "/v2/models/slow/infer").0, 503);
         assert_eq!(status(&table, &Method::POST, "/v2/models/broken/infer").0, 503);
+    }
+
+    #[test]
+    fn a_label_stands_for_what_each_agent_says_it_does() {
+        let mut agents = [
+            manifest("one", &[("digits", 1, Ready), ("digits", 2, Ready)]),
+            manifest("two", &[("digits", 3, Ready), ("digits", 4, Loading)]),
+        ];
+        let label = |text: &str| text.parse::<VersionLabel>().unwrap();
+        agents[0].models[0].labels = vec![label("stable"), label("old")];
+        agents[1].models[0].labels = vec![label("stable")];
+        agents[1].models[1].labels = vec![label("canary")];
+        let table = RouteTable::build(&agents, []);
+        let path = |version: &str| format!("/v2/models/digits/versions/{version}/infer");
+        assert_eq!(ask(&table, &Method::POST, &path("stable")).unwrap(), [0, 1]);
+        assert_eq!(ask(&table, &Method::POST, &path("old")).unwrap(), [0]);
+        assert_eq!(status(&table, &Method::POST, &path("canary")).0, 503, "it is being loaded");
+        let (code, text) = status(&table, &Method::POST, &path("staple"));
+        assert_eq!((code, &*text), (404, "the model digits has no version staple"));
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub(crate) fn manifest(id: &str, models: &[(&str, ModelState)]) -> Manifest {
         version: "1".parse().unwrap(),
         state: *state,
         reason: String::new(),
+        labels: Vec::new(),
     };
     Manifest {
         agent: id.parse().unwrap(),

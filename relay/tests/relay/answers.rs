@@ -19,6 +19,7 @@ async fn every_refusal_is_json_with_its_status_on_both_protocols() {
         version: "1".parse().unwrap(),
         state: ModelState::Loading,
         reason: String::new(),
+        labels: Vec::new(),
     };
     agent.say(|manifest| manifest.models.push(loading)).await;
     house.until(|fleet| fleet["agents"][0]["models"].as_array().unwrap().len() == 2).await;
