@@ -62,7 +62,8 @@ impl Agent {
 
         let repository = Arc::new(Repository::scan(&config.serving, metrics.clone())?);
         let serving = serving(&config, &repository, metrics.clone());
-        let api = Api::new(serving.clone(), &config.api, metrics.clone(), host_name(&id));
+        let (host, control) = (host_name(&id), config.local.control);
+        let api = Api::new(serving.clone(), &config.api, metrics.clone(), host, control);
         let router = router(Arc::new(api));
 
         let (mut local, mut admin_address) = (None, None);
@@ -81,15 +82,7 @@ impl Agent {
         let describe = Describe { id: id.clone(), queue: config.serving.queue, metrics: metrics.clone() };
         let manifest = Arc::new(watch::Sender::new(describe.manifest(&serving.catalogue(), false)));
         house.spawn("manifest", describe.run(serving.watch(), manifest.clone(), scope.clone(), house.clone()));
-        house.spawn("load", {
-            let (repository, stop) = (repository.clone(), house.clone());
-            let stop = move || stop.is_draining();
-            async move {
-                if let Err(error) = tokio::task::spawn_blocking(move || repository.load(stop)).await {
-                    tracing::error!(%error, "loading the models broke off");
-                }
-            }
-        });
+        house.spawn("models", keep(repository.clone(), house.clone()));
 
         house.spawn("tend", tend(repository.clone(), config.serving.stuck_after, house.clone()));
 
@@ -154,7 +147,7 @@ impl Agent {
         &self.serving
     }
 
-    /// Resolves when no model is being loaded any more, whether it can be asked or not.
+    /// Resolves when every model that was there at the start is loaded, or was found not to be loadable.
     pub async fn settled(&self) {
         // An error would mean that the repository is gone, and it is kept here.
         let _ = self.serving.watch().wait_for(Catalogue::is_settled).await;
@@ -200,7 +193,25 @@ fn serving(config: &Config, repository: &Repository, metrics: Arc<Metrics>) -> S
         max_pixels: config.api.max_pixels,
         decoders: if config.serving.decoders == 0 { cores() } else { config.serving.decoders },
     };
-    Serving::new(repository.catalogue(), config.serving.default_model.clone(), limits, metrics)
+    Serving::new(repository, config.serving.default_model.clone(), limits, metrics)
+}
+
+/// Keeps the models as their folder is, until the house drains.
+async fn keep(repository: Arc<Repository>, house: Shutdown) {
+    let mut keeping = tokio::task::spawn_blocking({
+        let repository = repository.clone();
+        move || repository.keep()
+    });
+    let kept = tokio::select! {
+        kept = &mut keeping => kept,
+        () = house.draining() => {
+            repository.close();
+            keeping.await
+        }
+    };
+    if let Err(error) = kept {
+        tracing::error!(%error, "nobody keeps the models any more: they stay as they are");
+    }
 }
 
 /// The agent's certificate files and the name that they carry; none without relays.

@@ -92,6 +92,9 @@ pub struct LocalConfig {
     /// Where to listen, such as `127.0.0.1:8080`. Off by default: an agent needs no listener, and this one asks nobody for a
     /// key. Open it to a network only where everybody may use the models.
     pub listen: Option<SocketAddr>,
+    /// Whether models may be loaded and unloaded there. Off by default: through a relay it takes a key that is allowed to, and
+    /// here nobody is asked for one.
+    pub control: bool,
 }
 
 /// `[admin]`
@@ -124,6 +127,14 @@ pub struct ServingConfig {
     /// The folder of models: `<models>/<model>/model.toml` and `<models>/<model>/<version>/model.safetensors`. Without one,
     /// the agent serves the digits model that is part of the program.
     pub models: Option<PathBuf>,
+    /// How often the folder is looked at for new versions and changed descriptions; 0 is only when a model is loaded on request.
+    /// 1 s: nobody waits longer for a version, and a look at a hundred models takes milliseconds.
+    #[serde(with = "adit_common::daemon::humane_duration")]
+    pub watch: Duration,
+    /// What the weights of all loaded models may take in memory together. Beyond it, models that nobody asks are put to sleep,
+    /// the least recently used first, and loaded again when they are asked. No default: all stay loaded.
+    #[serde(default, with = "adit_common::daemon::humane_bytes")]
+    pub memory: Option<u64>,
     /// Whether to serve the built-in digits model; unless given, only where no folder of models is.
     pub embedded: Option<bool>,
     /// The model that answers `POST /photo`, which names none; unless given, the first classifier by name
@@ -190,6 +201,8 @@ impl Default for ServingConfig {
     fn default() -> Self {
         Self {
             models: None,
+            watch: Duration::from_secs(1),
+            memory: None,
             embedded: None,
             default_model: None,
             queue: 256,
@@ -233,10 +246,12 @@ mod tests {
             .collect();
         let config = parse::<Config>("agent.toml", &all).unwrap();
         assert!(config.tls_dir.is_some() && config.local.listen.is_some() && config.admin.listen.is_some());
-        assert!(config.serving.models.is_some() && config.serving.embedded.is_some());
+        assert!(
+            config.serving.models.is_some() && config.serving.embedded.is_some() && config.serving.memory.is_some()
+        );
         assert!(config.serving.default_model.is_some() && config.relays[0].name.is_some());
         let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
-        assert_eq!(keys, 23, "a key was added here or there only");
+        assert_eq!(keys, 26, "a key was added here or there only");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use adit_certs::CertsError;
-use adit_common::id::{ModelName, Version};
+use adit_common::id::{ModelName, Version, VersionLabel};
 use adit_common::tunnel::TunnelError;
 
 /// Why an inference gave no answer. The text may be shown to the caller.
@@ -22,6 +22,20 @@ pub enum InferError {
         model: String,
         /// The version, if one was asked for.
         version: Option<Version>,
+    },
+    /// No version of the model is called so.
+    #[error("model `{model}` has no version labelled `{label}`")]
+    NoLabel {
+        /// The model that was asked for.
+        model: ModelName,
+        /// The label.
+        label: VersionLabel,
+    },
+    /// The model needs more memory than all models together may take.
+    #[error("model `{model}` does not fit into the memory that models may take")]
+    NoMemory {
+        /// The model that was asked for.
+        model: ModelName,
     },
     /// The model is known but cannot be asked just now.
     #[error("model `{model}` is not ready: {reason}")]
@@ -70,8 +84,8 @@ impl InferError {
     /// The outcome's name in metrics.
     pub const fn outcome(&self) -> &'static str {
         match self {
-            Self::NotFound { .. } => "not_found",
-            Self::NotReady { .. } => "not_ready",
+            Self::NotFound { .. } | Self::NoLabel { .. } => "not_found",
+            Self::NotReady { .. } | Self::NoMemory { .. } => "not_ready",
             Self::Invalid(_) => "invalid",
             Self::Overloaded { .. } => "overloaded",
             Self::TooLate { .. } => "too_late",
@@ -80,6 +94,26 @@ impl InferError {
             Self::Backend { .. } => "failed",
         }
     }
+}
+
+/// Why a model was not loaded or unloaded on request. The text names files: it is for whoever may change the agent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// No such model.
+    #[error("unknown model `{0}`")]
+    Unknown(ModelName),
+    /// It is there, but it cannot be loaded, or not all of it.
+    #[error("model `{model}` cannot be loaded: {reason}")]
+    Failed {
+        /// The model.
+        model: ModelName,
+        /// What is wrong with it, version by version.
+        reason: String,
+    },
+    /// Too many such requests wait, or the agent stops.
+    #[error("the agent takes no such request just now")]
+    Busy,
 }
 
 /// Why an agent cannot start.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use adit_common::id::{ModelName, Version};
 use adit_common::manifest::{Load, Model};
 use adit_common::timing::{Stage, Timing};
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ pub struct Metrics {
     dials: Mutex<BTreeMap<(String, &'static str), u64>>,
     models: Mutex<Vec<Model>>,
     meters: Mutex<BTreeMap<String, Arc<Meter>>>,
+    memory: Mutex<Vec<(ModelName, Version, u64)>>,
     /// Requests whose caller left before they were run.
     pub cancelled_queued: Counter,
     /// Requests whose caller left while they were run.
@@ -38,6 +40,15 @@ pub struct Metrics {
     pub begun: Counter,
     /// Requests whose forward pass was run to its end.
     pub forwards: Counter,
+    /// Versions that were loaded, also for another time.
+    pub loads: Counter,
+    /// Versions that could not be loaded.
+    pub failed_loads: Counter,
+    /// Versions that were unloaded, because others took their place or somebody said so.
+    pub unloads: Counter,
+    /// Versions that were put to sleep to make room for others.
+    pub evictions: Counter,
+    load_time: Histogram,
     /// Exchanges on tunnels that broke off, whoever's fault it was.
     pub broken_exchanges: Counter,
     sessions: AtomicU64,
@@ -222,12 +233,18 @@ impl Metrics {
             dials: Mutex::default(),
             models: Mutex::default(),
             meters: Mutex::default(),
+            memory: Mutex::default(),
             cancelled_queued: Counter::default(),
             cancelled_running: Counter::default(),
             expired: Counter::default(),
             overloaded: Counter::default(),
             begun: Counter::default(),
             forwards: Counter::default(),
+            loads: Counter::default(),
+            failed_loads: Counter::default(),
+            unloads: Counter::default(),
+            evictions: Counter::default(),
+            load_time: Histogram::default(),
             broken_exchanges: Counter::default(),
             sessions: AtomicU64::new(0),
             udp_send: AtomicU64::new(0),
@@ -311,6 +328,17 @@ impl Metrics {
         *lock(&self.models) = models;
     }
 
+    /// What the weights of each loaded version take, in bytes.
+    pub fn set_memory(&self, memory: Vec<(ModelName, Version, u64)>) {
+        *lock(&self.memory) = memory;
+    }
+
+    /// A version was loaded in so much time.
+    pub fn loaded(&self, time: Duration) {
+        self.loads.add();
+        self.load_time.observe(time);
+    }
+
     /// Prometheus text.
     pub fn render(&self) -> String {
         let mut out = String::with_capacity(8 << 10);
@@ -320,7 +348,7 @@ impl Metrics {
             let labels = format!("model=\"{}\",outcome=\"{outcome}\"", escape(model));
             line(&mut out, format_args!("adit_agent_requests_total{{{labels}}} {count}"));
         }
-        let singles: [(&str, &str, &str, u64); 11] = [
+        let singles: [(&str, &str, &str, u64); 15] = [
             (
                 "cancelled_queued_total",
                 "counter",
@@ -338,6 +366,10 @@ impl Metrics {
             ("forwards_begun_total", "counter", "Requests whose forward pass was begun.", self.begun.get()),
             ("forwards_total", "counter", "Requests whose forward pass was run to its end.", self.forwards.get()),
             ("broken_exchanges_total", "counter", "Exchanges on tunnels that broke off.", self.broken_exchanges.get()),
+            ("model_loads_total", "counter", "Versions loaded.", self.loads.get()),
+            ("model_loads_failed_total", "counter", "Versions that could not be loaded.", self.failed_loads.get()),
+            ("model_unloads_total", "counter", "Versions retired or unloaded.", self.unloads.get()),
+            ("model_evictions_total", "counter", "Versions put to sleep to make room.", self.evictions.get()),
             ("in_flight", "gauge", "Requests received, queued, computed or answered now.", load.in_flight.into()),
             ("queued", "gauge", "Requests that wait for a device now.", load.queued.into()),
             ("sessions", "gauge", "Tunnels that stand now.", self.sessions()),
@@ -362,6 +394,12 @@ impl Metrics {
             line(&mut out, format_args!("adit_agent_model_state{{{labels}}} 1"));
         }
         self.render_meters(&mut out);
+        head(&mut out, "adit_agent_model_bytes", "gauge", "What the weights of a loaded version take in memory.");
+        for (name, version, bytes) in lock(&self.memory).iter() {
+            line(&mut out, format_args!("adit_agent_model_bytes{{model=\"{name}\",version=\"{version}\"}} {bytes}"));
+        }
+        head(&mut out, "adit_agent_model_load_seconds", "histogram", "From reading a version to serving it.");
+        self.load_time.render(&mut out, "adit_agent_model_load_seconds", "");
         head(&mut out, "adit_agent_stage_seconds", "histogram", "Time of inferences by stage.");
         for stage in Stage::ALL {
             let histogram = &self.stages[stage as usize];

@@ -51,12 +51,15 @@ pub struct Api {
     pub(super) intake: Intake,
     pub(super) metrics: Arc<Metrics>,
     pub(super) host: String,
+    /// Whether models may be loaded and unloaded over the local listener.
+    pub(super) local_control: bool,
 }
 
 impl Api {
-    /// Everything a router needs; `host` is what the photo dialect calls this machine.
-    pub fn new(serving: Serving, config: &ApiConfig, metrics: Arc<Metrics>, host: String) -> Self {
-        Self { serving, intake: Intake::new(config.max_body, config.max_bodies), metrics, host }
+    /// Everything a router needs; `host` is what the photo dialect calls this machine, `local_control` whether models may be
+    /// loaded and unloaded over the local listener.
+    pub fn new(serving: Serving, config: &ApiConfig, metrics: Arc<Metrics>, host: String, local_control: bool) -> Self {
+        Self { serving, intake: Intake::new(config.max_body, config.max_bodies), metrics, host, local_control }
     }
 
     /// Takes a request's body in, or answers why not.
@@ -88,19 +91,25 @@ const OIP: [(&str, &str); 10] = [
     ("POST", "/v2/repository/index"),
 ];
 
+/// What changes the agent.
+const CONTROL: [(&str, &str); 2] =
+    [("POST", "/v2/repository/models/{model}/load"), ("POST", "/v2/repository/models/{model}/unload")];
+
 const PHOTO: [(&str, &str); 2] = [("GET", "/"), ("POST", "/photo")];
 
 /// What may be asked, as the manifest says it to relays.
 pub fn endpoints() -> Vec<Endpoint> {
-    let of = |dialect: Dialect| {
+    let of = |dialect: Dialect, scope: Scope| {
         move |(method, path): (&str, &str)| Endpoint {
             method: method.to_owned(),
             path: path.to_owned(),
-            scope: Scope::Infer,
+            scope,
             dialect,
         }
     };
-    OIP.into_iter().map(of(Dialect::Oip)).chain(PHOTO.into_iter().map(of(Dialect::Photo))).collect()
+    let oip = OIP.into_iter().map(of(Dialect::Oip, Scope::Infer));
+    let control = CONTROL.into_iter().map(of(Dialect::Oip, Scope::Control));
+    oip.chain(control).chain(PHOTO.into_iter().map(of(Dialect::Photo, Scope::Infer))).collect()
 }
 
 /// The router over all dialects.
@@ -114,7 +123,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v2", get(oip::metadata))
         .route("/v2/health/live", get(oip::live))
         .route("/v2/health/ready", get(oip::ready))
-        .route("/v2/repository/index", post(oip::index));
+        .route("/v2/repository/index", post(oip::index))
+        .route("/v2/repository/models/{model}/load", post(oip::load))
+        .route("/v2/repository/models/{model}/unload", post(oip::unload));
     for path in model("") {
         router = router.route(&path, get(oip::model));
     }

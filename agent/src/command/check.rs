@@ -33,18 +33,16 @@ pub(crate) fn check(config: Config) -> anyhow::Result<ExitCode> {
         Err(error) => say(false, format!("{:#}", anyhow::Error::from(error))),
         Ok(repository) => {
             let catalogue = repository.catalogue();
-            repository.load(|| false);
+            repository.load();
             for (name, version, entry) in catalogue.borrow().entries() {
-                match &entry.model {
-                    Some(model) => {
-                        let (platform, classes) = (model.platform(), model.labels().all().len());
-                        say(
-                            true,
-                            format!(
-                                "model {name} version {version}: {platform}, {} in, {classes} classes",
-                                model.shape()
-                            ),
-                        );
+                match entry.card() {
+                    // It would be served, but not as it is described.
+                    Some(_) if !entry.reason.is_empty() && !entry.is_asleep() => {
+                        say(false, format!("model {name} version {version}: {}", entry.reason));
+                    }
+                    Some(card) => {
+                        let (platform, shape, classes) = (&card.platform, card.shape, card.labels.all().len());
+                        say(true, format!("model {name} version {version}: {platform}, {shape} in, {classes} classes"));
                     }
                     None => say(false, format!("model {name} version {version}: {}", entry.reason)),
                 }

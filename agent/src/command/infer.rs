@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adit_agent::config::Config;
 use adit_agent::metrics::Metrics;
-use adit_agent::serving::{Findings, InferRequest, Input, Limits, Priority, Repository, Serving};
+use adit_agent::serving::{Choice, Findings, InferRequest, Input, Limits, Priority, Repository, Serving};
 use adit_common::deadline::Deadline;
 use adit_common::id::ModelName;
 use adit_common::timing::Stopwatch;
@@ -17,9 +17,9 @@ use anyhow::Context as _;
 pub(crate) fn infer(config: Config, model: Option<&str>, top: usize, images: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
     let repository = Repository::scan(&config.serving, metrics.clone())?;
-    repository.load(|| false);
+    repository.load();
     let limits = Limits { max_images: 1, max_pixels: config.api.max_pixels, decoders: 1 };
-    let serving = Serving::new(repository.catalogue(), config.serving.default_model.clone(), limits, metrics);
+    let serving = Serving::new(&repository, config.serving.default_model.clone(), limits, metrics);
     let model = match model {
         Some(name) => ModelName::new(name)?,
         None => serving.default_model().context("there is no model that works: see adit-agent check")?,
@@ -45,7 +45,7 @@ async fn ask(serving: &Serving, model: &ModelName, top: usize, path: &Path) -> a
     let input = Input::Images(vec![image.into()]);
     let request = InferRequest {
         model: model.clone(),
-        version: None,
+        version: Choice::Newest,
         input,
         deadline: Deadline::never(),
         priority: Priority::default(),

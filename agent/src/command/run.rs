@@ -67,7 +67,7 @@ async fn watch(agent: &Agent, notifier: &Notifier) -> Infallible {
     let mut tick = interval(notifier);
     loop {
         tick.tick().await;
-        let ready = agent.serving().catalogue().entries().filter(|(_, _, entry)| entry.model.is_some()).count();
+        let ready = agent.serving().catalogue().entries().filter(|(_, _, entry)| entry.card().is_some()).count();
         let sessions = agent.metrics().sessions();
         notifier.status(&format!("{}: {sessions} tunnels, {ready} models ready", agent.id()));
         // Said only while it is so: a worker that hangs is mended by a restart.

@@ -11,12 +11,14 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout_at;
 use tracing::Span;
 
+use super::catalogue::Catalogue;
+use super::control::Control;
 use super::job::{Job, Ran};
 use super::model::{DEVICE, Model, Prepared};
 use super::progress::{Left, Progress};
-use super::repository::Catalogue;
+use super::repository::Repository;
 use super::request::{InferRequest, InferResponse, Input};
-use crate::error::InferError;
+use crate::error::{ControlError, InferError};
 use crate::metrics::Metrics;
 
 /// What one inference may ask for.
@@ -34,6 +36,7 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Serving {
     catalogue: watch::Receiver<Catalogue>,
+    control: Control,
     default_model: Option<ModelName>,
     decoders: Arc<Semaphore>,
     images: ImageLimits,
@@ -42,15 +45,16 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Serves what is in the catalogue.
+    /// Serves what is in the repository.
     pub fn new(
-        catalogue: watch::Receiver<Catalogue>,
+        repository: &Repository,
         default_model: Option<ModelName>,
         limits: Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            catalogue,
+            catalogue: repository.catalogue(),
+            control: repository.control().clone(),
             default_model,
             decoders: Arc::new(Semaphore::new(limits.decoders.max(1))),
             images: ImageLimits { max_pixels: limits.max_pixels, ..ImageLimits::default() },
@@ -87,6 +91,21 @@ impl Serving {
         self.catalogue().is_alive(patience)
     }
 
+    /// Looks at the models folder now, and resolves when what has changed in it is loaded, or found not to be loadable.
+    pub async fn rescan(&self) -> Result<(), ControlError> {
+        self.control.look().await
+    }
+
+    /// Loads a model, and whatever of it could not be loaded before. Resolves when all of it serves.
+    pub async fn load(&self, model: &ModelName) -> Result<(), ControlError> {
+        self.control.load(model.clone()).await
+    }
+
+    /// Unloads a model until it is loaded again. Requests that have it already are answered.
+    pub async fn unload(&self, model: &ModelName) -> Result<(), ControlError> {
+        self.control.unload(model.clone()).await
+    }
+
     /// Answers one request, and laps the stopwatch at each stage. Dropping the future cancels the inference: what waits is
     /// taken out of the queue, what runs stops between two layers.
     pub async fn infer(&self, request: InferRequest, watch: &mut Stopwatch) -> Result<InferResponse, InferError> {
@@ -117,7 +136,7 @@ impl Serving {
         watch: &mut Stopwatch,
     ) -> Result<InferResponse, InferError> {
         let InferRequest { model, version, input, deadline, priority } = request;
-        let model = self.catalogue().find(&model, version)?;
+        let model = self.control.awake(&self.catalogue, &model, &version, deadline).await?;
         let Prepared { input, frames } = self.prepare(&model, input, &visit.progress, deadline, watch).await?;
         let images = input.dim(0).unwrap_or(0);
 
@@ -125,7 +144,7 @@ impl Serving {
             return Err(InferError::DeadlineExceeded);
         }
         let (reply, ran) = oneshot::channel();
-        let queued = self.metrics.wait(model.name().as_str(), images);
+        let queued = self.metrics.wait(model.card().name.as_str(), images);
         let (progress, span) = (visit.progress.clone(), Span::current());
         let job = Job { input, priority, deadline: deadline.instant(), progress, reply, span, queued };
         visit.seat = Some((model.clone(), model.submit(job)?));
@@ -146,10 +165,10 @@ impl Serving {
         };
         watch.lap(Stage::Interpret);
         Ok(InferResponse {
-            model: model.name().clone(),
-            version: model.version(),
+            model: model.card().name.clone(),
+            version: model.card().version,
             findings,
-            labels: model.labels().clone(),
+            labels: model.card().labels.clone(),
         })
     }
 

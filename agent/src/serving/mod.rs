@@ -4,19 +4,31 @@
 //! a bounded blocking pool, the input waits in the bounded queue of the model's engine, and a worker, an OS thread, runs it
 //! through the network together with others that wait. A caller that leaves takes its input out of the queue, or stops the
 //! network between two layers.
+//!
+//! The walk of one change: the keeper, a thread of its own, looks at the `folder`; each model's `shelf` decides what is to be
+//! loaded and what retired; the `loader` makes an engine of weights, `eviction` finds the memory for it, and the `catalogue`, in
+//! which requests find their models, is changed at once. Requests and people leave their wishes with `control`.
 
 mod batcher;
 mod batching;
+mod card;
+mod catalogue;
+mod control;
 mod cost;
 pub mod embedded;
 mod engine;
+mod eviction;
+mod folder;
 mod infer;
 mod job;
+mod keeper;
+mod loader;
 mod model;
 mod progress;
 mod queue;
 mod repository;
 mod request;
+mod shelf;
 mod spec;
 mod stand_in;
 #[cfg(test)]
@@ -24,9 +36,11 @@ mod tests;
 mod worker;
 
 pub use batching::Batching;
+pub use card::Card;
+pub use catalogue::{Catalogue, Entry};
 pub use infer::{Limits, Serving};
 pub use model::{DEVICE, Model};
-pub use repository::{Catalogue, Entry, Repository};
-pub use request::{Findings, InferRequest, InferResponse, Input, Priority};
+pub use repository::Repository;
+pub use request::{Choice, Findings, InferRequest, InferResponse, Input, Priority};
 pub use spec::{Kind, Spec, VersionPolicy};
 pub use stand_in::StandIn;

@@ -12,7 +12,7 @@ use adit_vision::{
 };
 use bytes::Bytes;
 
-use super::batching::Batching;
+use super::card::Card;
 use super::engine::Engine;
 use super::job::{Job, Lost, Refused};
 use super::request::Findings;
@@ -20,13 +20,12 @@ use super::spec::Kind;
 use super::stand_in::StandIn;
 use super::worker::chain;
 use crate::error::InferError;
-use crate::metrics::Metrics;
 
 /// What networks compute on, as manifests and timings name it.
 pub const DEVICE: &str = "cpu";
 
 /// Where a version's files come from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The folders that its description names.
     Folder,
@@ -42,11 +41,7 @@ pub(super) enum Origin {
 /// A version that can be asked.
 #[derive(Debug)]
 pub struct Model {
-    name: ModelName,
-    version: Version,
-    platform: String,
-    labels: Arc<Labels>,
-    shape: ImageShape,
+    card: Arc<Card>,
     eye: Eye,
     /// Which boxes are told; nothing for a classifier.
     detect: Option<DetectOptions>,
@@ -81,28 +76,6 @@ pub(super) struct Ready {
 }
 
 impl Model {
-    /// Reads a version's weights and labels, checks that they fit, warms the network with one pass, and starts its engine.
-    /// An error is the reason why the version is unavailable.
-    pub(super) fn open(
-        name: &ModelName,
-        version: Version,
-        kind: &Kind,
-        batching: &Batching,
-        origin: Origin,
-        queue: usize,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, String> {
-        let (network, weight_bytes) = network(version, kind, origin)?;
-        let engine = Engine::start(&format!("{name}/{version}"), network, weight_bytes, batching, queue, metrics)
-            .map_err(|error| format!("its threads cannot be started: {error}"))?;
-        let model = Self::over(name, version, kind, origin, Arc::new(engine))?;
-        // The first pass finds and touches its memory; it must not be a caller's. A stand-in has none to touch.
-        if let Eye::Preprocess(_) = &model.eye {
-            warm(model.engine.network(), model.is_detector()).map_err(|error| chain(&error))?;
-        }
-        Ok(model)
-    }
-
     /// A model over an engine that runs already: its labels are read and everything is checked against the network, but no
     /// weights are read. `kind` must be of the architecture that the engine runs.
     pub(super) fn over(
@@ -134,7 +107,16 @@ impl Model {
         {
             return Err(format!("[preprocess] makes {}, the network takes {shape}", preprocess.shape()));
         }
-        Ok(Self { name: name.clone(), version, platform, labels: Arc::new(labels), shape, eye, detect, engine })
+        let card = Card {
+            name: name.clone(),
+            version,
+            platform,
+            labels: Arc::new(labels),
+            shape,
+            detects: detect.is_some(),
+            bytes: engine.weight_bytes() as u64,
+        };
+        Ok(Self { card: Arc::new(card), eye, detect, engine })
     }
 
     /// What runs it; another model may run on the same.
@@ -142,34 +124,19 @@ impl Model {
         &self.engine
     }
 
-    /// Its name.
-    pub const fn name(&self) -> &ModelName {
-        &self.name
-    }
-
-    /// Its version.
-    pub const fn version(&self) -> Version {
-        self.version
-    }
-
-    /// What runs it, such as `candle_googlenet_bn`.
-    pub fn platform(&self) -> &str {
-        &self.platform
-    }
-
-    /// The names of its classes, in order.
-    pub const fn labels(&self) -> &Arc<Labels> {
-        &self.labels
-    }
-
-    /// The shape of one prepared image.
-    pub const fn shape(&self) -> ImageShape {
-        self.shape
+    /// What is told of it.
+    pub const fn card(&self) -> &Arc<Card> {
+        &self.card
     }
 
     /// Whether it finds objects and their places; a model that does not tells classes of whole images.
-    pub const fn is_detector(&self) -> bool {
+    pub(super) const fn is_detector(&self) -> bool {
         self.detect.is_some()
+    }
+
+    /// Whether nobody but the one that holds this has it: no request, and no other model over its engine.
+    pub(super) fn is_idle(model: &Arc<Self>) -> bool {
+        Arc::strong_count(model) == 1 && Arc::strong_count(&model.engine) == 1
     }
 
     /// Whether somebody tends to its workers: no pass is silent for much longer than `patience`.
@@ -229,10 +196,10 @@ impl Model {
     /// A network's input from images that were prepared elsewhere: `[N, C, H, W]`, row-major. What they were made of is not
     /// known: a detector tells its boxes in their own pixels.
     pub(super) fn take(&self, shape: &[usize], elements: &[f32]) -> Result<Prepared, InferError> {
-        let ImageShape { channels, height, width } = self.shape;
+        let ImageShape { channels, height, width } = self.card.shape;
         match shape {
             [images, c, h, w] if *images > 0 && [*c, *h, *w] == [channels, height, width] => {
-                let input = self.tensor(&elements.chunks(self.shape.elements()).collect::<Vec<_>>())?;
+                let input = self.tensor(&elements.chunks(self.card.shape.elements()).collect::<Vec<_>>())?;
                 let frames = match &self.eye {
                     Eye::Preprocess(preprocess) if self.detect.is_some() => {
                         // A picture of the network's own size is neither scaled nor moved.
@@ -255,7 +222,7 @@ impl Model {
             None => probabilities(heads).map(Findings::Probabilities),
             Some(options) => candidates(heads).and_then(|images| {
                 let images = images.iter().zip(frames);
-                let found = images.map(|(image, frame)| detections(image, frame, &self.labels, options));
+                let found = images.map(|(image, frame)| detections(image, frame, &self.card.labels, options));
                 found.collect::<Result<_, _>>().map(Findings::Detections)
             }),
         };
@@ -268,7 +235,7 @@ impl Model {
     }
 
     fn tensor<T: AsRef<[f32]>>(&self, images: &[T]) -> Result<Tensor, InferError> {
-        device(DEVICE).and_then(|device| batch(images, self.shape, &device)).map_err(|error| match error {
+        device(DEVICE).and_then(|device| batch(images, self.card.shape, &device)).map_err(|error| match error {
             VisionError::Input { .. } => InferError::Invalid(error.to_string()),
             other => self.failed(chain(&other)),
         })
@@ -276,7 +243,7 @@ impl Model {
 
     /// Puts a job into the queue; its number there.
     pub(super) fn submit(&self, job: Job) -> Result<u64, InferError> {
-        let model = || self.name.clone();
+        let model = || self.card.name.clone();
         self.engine.submit(job).map_err(|refused| match refused {
             Refused::Full => InferError::Overloaded { model: model() },
             Refused::Late(needed) => InferError::TooLate { model: model(), needed },
@@ -289,9 +256,9 @@ impl Model {
     /// What became of a job that was taken and not run.
     pub(super) fn lost(&self, lost: Lost) -> InferError {
         match lost {
-            Lost::Displaced => InferError::Overloaded { model: self.name.clone() },
+            Lost::Displaced => InferError::Overloaded { model: self.card.name.clone() },
             Lost::Expired => InferError::DeadlineExceeded,
-            Lost::Failed { reason, detail } => InferError::Backend { model: self.name.clone(), reason, detail },
+            Lost::Failed { reason, detail } => InferError::Backend { model: self.card.name.clone(), reason, detail },
         }
     }
 
@@ -302,7 +269,7 @@ impl Model {
 
     /// This model has failed; `detail` is for the log.
     pub(super) fn failed(&self, detail: String) -> InferError {
-        InferError::Backend { model: self.name.clone(), reason: "an error within", detail }
+        InferError::Backend { model: self.card.name.clone(), reason: "an error within", detail }
     }
 }
 
@@ -311,24 +278,29 @@ pub(super) fn weights_file(versions: &Path, version: Version) -> PathBuf {
     versions.join(version.to_string()).join("model.safetensors")
 }
 
-fn warm(network: &dyn Network, detects: bool) -> Result<(), VisionError> {
-    let shape = network.input();
-    let blank = batch(&[vec![0.0; shape.elements()]], shape, &device(DEVICE)?)?;
-    let heads = network.forward(&blank, &Stop::never())?;
-    if detects { candidates(&heads).map(drop) } else { probabilities(&heads).map(drop) }
-}
-
-/// The network of a version, and what its weights take in memory.
-fn network(version: Version, kind: &Kind, origin: Origin) -> Result<(Arc<dyn Network>, usize), String> {
+/// The network of a version, warmed with one pass, and what its weights take in memory. Reads and computes for seconds. An error
+/// is the reason why the version is unavailable.
+pub(super) fn network(version: Version, kind: &Kind, origin: Origin) -> Result<(Arc<dyn Network>, usize), String> {
     let read = |architecture: Architecture, versions: &Path| -> Result<(Arc<dyn Network>, usize), VisionError> {
         let weights = match origin {
             Origin::Folder => Weights::read(&weights_file(versions, version))?,
             Origin::Embedded { weights, .. } => Weights::from_bytes("the built-in model", weights.to_vec())?,
         };
-        Ok((architecture.build(&weights, &device(DEVICE)?)?.into(), weights.size()))
+        let network: Arc<dyn Network> = architecture.build(&weights, &device(DEVICE)?)?.into();
+        // The first pass finds and touches its memory; it must not be a caller's.
+        warm(&*network, architecture.is_detector())?;
+        Ok((network, weights.size()))
     };
     match kind {
+        // It has no memory to touch.
         Kind::StandIn(times) => Ok((Arc::new(times.clone()), 0)),
         Kind::Network { architecture, versions, .. } => read(*architecture, versions).map_err(|error| chain(&error)),
     }
+}
+
+fn warm(network: &dyn Network, detects: bool) -> Result<(), VisionError> {
+    let shape = network.input();
+    let blank = batch(&[vec![0.0; shape.elements()]], shape, &device(DEVICE)?)?;
+    let heads = network.forward(&blank, &Stop::never())?;
+    if detects { candidates(&heads).map(drop) } else { probabilities(&heads).map(drop) }
 }

@@ -1,9 +1,10 @@
 //! An inference as every dialect asks for it, and its answer.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use adit_common::deadline::Deadline;
-use adit_common::id::{ModelName, Version};
+use adit_common::id::{IdError, ModelName, Version, VersionLabel};
 use adit_vision::{Detection, Labels};
 use bytes::Bytes;
 
@@ -14,8 +15,8 @@ use super::batcher::LOWEST;
 pub struct InferRequest {
     /// The model.
     pub model: ModelName,
-    /// Its version; the newest that is ready unless given.
-    pub version: Option<Version>,
+    /// Its version.
+    pub version: Choice,
     /// What to look at.
     pub input: Input,
     /// Until when the answer is of use.
@@ -48,6 +49,31 @@ impl Default for Priority {
     fn default() -> Self {
         // Below the highest, so that there is a way to say that something is urgent.
         Self(2)
+    }
+}
+
+/// Which version of a model is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// The newest that is ready.
+    #[default]
+    Newest,
+    /// This one.
+    Version(Version),
+    /// The one that the model's description calls so.
+    Label(VersionLabel),
+}
+
+impl FromStr for Choice {
+    type Err = IdError;
+
+    /// A number, or a label. What is neither is told as no version.
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        match (text.parse(), VersionLabel::new(text)) {
+            (Ok(version), _) => Ok(Self::Version(version)),
+            (_, Ok(label)) => Ok(Self::Label(label)),
+            (Err(error), _) => Err(error),
+        }
     }
 }
 

@@ -8,6 +8,10 @@
 //! [version_policy]  # latest = 1 unless given
 //! latest = 1        # or: all = true, or: specific = [1, 3]
 //!
+//! [version_labels]  # names that may stand in a path instead of a number; what has a label is served, whatever the policy
+//! stable = 3
+//! canary = 4
+//!
 //! [preprocess]      # how the network was trained
 //! size = [224, 224]
 //! resize = { short_side = 256 }
@@ -26,12 +30,15 @@
 //! ```
 //!
 //! Paths are relative to the folder of the file, so that a folder of nothing but `model.toml` files can serve weights that
-//! lie elsewhere.
+//! lie elsewhere. The places that it names are watched as the folder itself is, and a changed `model.toml` takes effect without
+//! a restart: `[preprocess]`, `[detect]`, `[batching]` and `labels` on the weights that are loaded, `architecture`, `versions`
+//! and the policy by loading what they ask for. One that has become wrong is reported, and the one before stays in force.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use adit_common::daemon::parse;
-use adit_common::id::Version;
+use adit_common::id::{Version, VersionLabel};
 use adit_vision::image::{Preprocess, Resize};
 use adit_vision::{Architecture, DetectOptions};
 use serde::Deserialize;
@@ -40,18 +47,20 @@ use super::batching::Batching;
 use super::stand_in::{self, StandIn};
 
 /// A model's description, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// What runs.
     pub kind: Kind,
     /// Which versions are served.
     pub policy: VersionPolicy,
+    /// What versions are called besides their numbers.
+    pub labels: BTreeMap<VersionLabel, Version>,
     /// How requests share the network.
     pub batching: Batching,
 }
 
 /// What runs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     /// A network with weights.
     Network {
@@ -132,6 +141,8 @@ struct Written {
     labels: Option<PathBuf>,
     #[serde(default)]
     version_policy: VersionPolicy,
+    #[serde(default)]
+    version_labels: BTreeMap<VersionLabel, Version>,
     preprocess: Option<Preprocess>,
     detect: Option<DetectOptions>,
     stand_in: Option<StandIn>,
@@ -149,11 +160,11 @@ impl Spec {
     /// As [`Spec::read`], of the text of a file that lies in `folder`.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, String> {
         let written: Written = parse("model.toml", text).map_err(|error| error.to_string())?;
-        let (policy, batching) = (written.version_policy, written.batching);
+        let (policy, labels, batching) = (written.version_policy, written.version_labels, written.batching);
         if written.architecture == stand_in::ARCHITECTURE {
             return match (written.versions, written.labels, written.preprocess, written.detect) {
                 (None, None, None, None) => {
-                    Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy, batching })
+                    Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy, labels, batching })
                 }
                 _ => Err("a stand-in has no versions, labels, preprocess or detect".to_owned()),
             };
@@ -176,6 +187,7 @@ impl Spec {
                 detect,
             },
             policy,
+            labels,
             batching,
         })
     }
@@ -249,6 +261,15 @@ mod tests {
         for wrong in ["", "latest = 0", "all = false", "specific = []", "latest = 1\nall = true", "newest = 1"] {
             assert!(policy(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn labels_are_names_of_versions() {
+        let spec = parse_in(&format!("{LEAST}[version_labels]\nstable = 3\ncanary = 4\n")).unwrap();
+        let labels: Vec<_> = spec.labels.iter().map(|(label, version)| (label.as_str(), version.0)).collect();
+        assert_eq!(labels, [("canary", 4), ("stable", 3)]);
+        let error = parse_in(&format!("{LEAST}[version_labels]\n2nd = 3\n")).unwrap_err();
+        assert!(error.contains("is not a version's label"), "{error}");
     }
 
     #[test]

@@ -111,7 +111,8 @@ async fn every_refusal_says_why_in_json() {
     for (request, status, because) in [
         (post("/v2/models/nobody/infer", Vec::new()), 404, "unknown model `nobody`"),
         (post("/v2/models/digits/versions/7/infer", Vec::new()), 404, "unknown model `digits`, version 7"),
-        (post("/v2/models/digits/versions/new/infer", Vec::new()), 400, "is not a version"),
+        (post("/v2/models/digits/versions/new/infer", Vec::new()), 404, "no version labelled `new`"),
+        (post("/v2/models/digits/versions/1st/infer", Vec::new()), 400, "is not a version"),
         (post("/v2/models/%2e%2e%2fetc/infer", Vec::new()), 404, "unknown model"),
         (post("/v2/models/broken/infer", Vec::new()), 503, "it could not be loaded"),
         (post(DIGITS, b"{".to_vec()), 400, "the JSON of the message is wrong"),

@@ -18,7 +18,7 @@ use super::super::oip::status;
 use super::super::reply::{bytes, json, refusal, timed};
 use super::super::router::{Api, Origin, arrived, coded, deadline, text};
 use crate::error::InferError;
-use crate::serving::{Findings, InferRequest, InferResponse, Input, Priority};
+use crate::serving::{Choice, Findings, InferRequest, InferResponse, Input, Priority};
 
 /// `GET /`
 pub(crate) async fn greet(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
@@ -67,12 +67,15 @@ pub(crate) async fn photo(State(api): State<Arc<Api>>, request: Request) -> Resp
         return timed(refusal(StatusCode::SERVICE_UNAVAILABLE, "no model is ready"), watch);
     };
     let input = Input::Images(vec![upload.bytes.clone()]);
-    let detects = api.serving.catalogue().find(&model, None).is_ok_and(|model| model.is_detector());
+    let detects = api.serving.catalogue().card(&model, &Choice::Newest).is_ok_and(|card| card.detects);
     let answered = if detects {
         Err(no_classifier(&model))
     } else {
         api.serving
-            .infer(InferRequest { model, version: None, input, deadline, priority: Priority::default() }, &mut watch)
+            .infer(
+                InferRequest { model, version: Choice::Newest, input, deadline, priority: Priority::default() },
+                &mut watch,
+            )
             .await
     };
     drop(upload);

@@ -15,8 +15,8 @@ use adit_common::deadline::Deadline;
 use adit_common::id::{ModelName, Version};
 use adit_common::manifest::ModelState;
 use adit_common::oip::{
-    Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, ModelMetadata, OipError, ServerMetadata,
-    TensorMetadata, header_length,
+    Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, ModelMetadata, OipError, Parameters,
+    ServerMetadata, TensorMetadata, header_length,
 };
 use adit_common::timing::{Stage, Stopwatch};
 use axum::body::Body;
@@ -31,7 +31,7 @@ use super::super::router::{Api, arrived, coded, deadline, text};
 use super::super::upload::image;
 use super::outputs::{encode, outputs, wish};
 use crate::error::InferError;
-use crate::serving::{self, Input, Priority, Serving};
+use crate::serving::{self, Choice, Input, Priority, Serving};
 
 const IMAGE: &str = "image";
 const INPUT: &str = "input";
@@ -47,23 +47,24 @@ pub(crate) struct ModelPath {
 }
 
 impl ModelPath {
-    fn parse(&self) -> Result<(ModelName, Option<Version>), InferError> {
-        let version = self.version.as_deref().map(str::parse).transpose();
-        let version = version.map_err(|error| InferError::Invalid(format!("{error}")))?;
+    fn parse(&self) -> Result<(ModelName, Choice), InferError> {
+        let choice = self.version.as_deref().map(str::parse).transpose();
+        let choice = choice.map_err(|error| InferError::Invalid(format!("{error}")))?.unwrap_or_default();
         // What cannot be a name is the name of nothing.
-        let unknown = |_| InferError::NotFound { model: self.model.chars().take(80).collect(), version };
-        Ok((ModelName::new(&self.model).map_err(unknown)?, version))
+        let unknown = |_| InferError::NotFound { model: self.model.chars().take(80).collect(), version: None };
+        Ok((ModelName::new(&self.model).map_err(unknown)?, choice))
     }
 }
 
 /// The status of an error.
 pub(crate) fn status(error: &InferError) -> StatusCode {
     match error {
-        InferError::NotFound { .. } => StatusCode::NOT_FOUND,
+        InferError::NotFound { .. } | InferError::NoLabel { .. } => StatusCode::NOT_FOUND,
         InferError::Invalid(_) => StatusCode::BAD_REQUEST,
-        InferError::NotReady { .. } | InferError::Overloaded { .. } | InferError::TooLate { .. } => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
+        InferError::NotReady { .. }
+        | InferError::NoMemory { .. }
+        | InferError::Overloaded { .. }
+        | InferError::TooLate { .. } => StatusCode::SERVICE_UNAVAILABLE,
         InferError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         // Nobody reads it; nginx made the number known.
         InferError::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
@@ -111,26 +112,31 @@ pub(crate) async fn model(State(api): State<Arc<Api>>, Path(path): Path<ModelPat
 }
 
 fn describe(serving: &Serving, path: &ModelPath) -> Result<ModelMetadata, InferError> {
-    let (name, version) = path.parse()?;
+    let (name, choice) = path.parse()?;
     let catalogue = serving.catalogue();
-    let model = catalogue.find(&name, version)?;
-    let ready = catalogue.versions(&name).into_iter().flatten().filter(|(_, entry)| entry.model.is_some());
+    let card = catalogue.card(&name, &choice)?;
+    let ready = catalogue.versions(&name).into_iter().flatten().filter(|(_, entry)| entry.card().is_some());
+    let mut parameters = Parameters::default();
+    for (label, version) in catalogue.labels(&name) {
+        parameters.set(&format!("label.{label}"), version.0);
+    }
     Ok(ModelMetadata {
         name: name.to_string(),
         versions: ready.map(|(version, _)| version.to_string()).collect(),
-        platform: model.platform().to_owned(),
+        platform: card.platform.clone(),
         // `input` is another way to say the same: a client that fills every input it reads of must find one.
         inputs: vec![TensorMetadata { name: IMAGE.into(), datatype: Datatype::Bytes, shape: vec![-1, 1] }],
-        outputs: outputs(model.labels().all().len(), model.is_detector()),
+        outputs: outputs(card.labels.all().len(), card.detects),
+        parameters,
     })
 }
 
 /// `GET /v2/models/{model}[/versions/{version}]/ready`
 pub(crate) async fn model_ready(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
-    let found = path.parse().and_then(|(name, version)| api.serving.catalogue().find(&name, version));
+    let found = path.parse().and_then(|(name, choice)| api.serving.catalogue().card(&name, &choice).cloned());
     match found {
-        Ok(model) => json(StatusCode::OK, &json!({ "name": model.name(), "ready": true })),
-        Err(error @ InferError::NotReady { .. }) => {
+        Ok(card) => json(StatusCode::OK, &json!({ "name": card.name, "ready": true })),
+        Err(error @ (InferError::NotReady { .. } | InferError::NoMemory { .. })) => {
             let body = json!({ "name": path.model, "ready": false, "error": error.to_string() });
             json(StatusCode::BAD_REQUEST, &body)
         }
@@ -220,7 +226,7 @@ async fn answer(
 ) -> Result<Encoded, InferError> {
     let (model, version) = path.parse()?;
     // Known before anything is read: an unknown model is no reason to parse megabytes.
-    let detects = serving.catalogue().find(&model, version)?.is_detector();
+    let detects = serving.catalogue().card(&model, &version)?.detects;
     let (asked, input) = if header_length.is_none() && body.len() > LARGE_JSON {
         let parsed = tokio::task::spawn_blocking(move || parse(&body, header_length)).await;
         parsed.map_err(|error| InferError::Invalid(format!("the request cannot be read: {error}")))??
@@ -303,6 +309,8 @@ mod tests {
         let model = ModelName::new("m").unwrap();
         for (error, code) in [
             (InferError::NotFound { model: "m".into(), version: None }, 404),
+            (InferError::NoLabel { model: model.clone(), label: "stable".parse().unwrap() }, 404),
+            (InferError::NoMemory { model: model.clone() }, 503),
             (InferError::NotReady { model: model.clone(), reason: "" }, 503),
             (InferError::Invalid(String::new()), 400),
             (InferError::Overloaded { model: model.clone() }, 503),

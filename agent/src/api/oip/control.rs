@@ -1,0 +1,83 @@
+//! Loading and unloading models on request: the Open Inference Protocol's repository extension.
+//!
+//! Through a relay it takes a key with the scope `control`, which the relay checks by what the manifest says of these paths. The
+//! local listener asks nobody for a key, so there it has to be switched on.
+
+use std::sync::Arc;
+
+use adit_common::id::ModelName;
+use adit_common::oip::Parameters;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode};
+use serde::Deserialize;
+
+use super::super::reply::{bytes, refusal};
+use super::super::router::{Api, Origin};
+use crate::error::ControlError;
+
+/// The body of both requests; it may be left out.
+#[derive(Debug, Default, Deserialize)]
+struct Asked {
+    #[serde(default)]
+    parameters: Parameters,
+}
+
+/// `POST /v2/repository/models/{model}/load`
+pub(crate) async fn load(State(api): State<Arc<Api>>, Path(model): Path<String>, request: Request) -> Response<Body> {
+    let (name, asked) = match admit(&api, &model, request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return *refusal,
+    };
+    // A model is what its folder says. `config` and `file:...` would put another one into memory, which a restart forgets.
+    if let Some((parameter, _)) = asked.parameters.iter().next() {
+        let parameter: String = parameter.chars().take(80).collect();
+        let message = format!("the parameter `{parameter}` is not taken: a model is loaded as its folder describes it");
+        return refusal(StatusCode::BAD_REQUEST, &message);
+    }
+    answer(api.serving.load(&name).await)
+}
+
+/// `POST /v2/repository/models/{model}/unload`
+pub(crate) async fn unload(State(api): State<Arc<Api>>, Path(model): Path<String>, request: Request) -> Response<Body> {
+    // `unload_dependents`, which its clients send, is about models made of models.
+    match admit(&api, &model, request).await {
+        Ok((name, _)) => answer(api.serving.unload(&name).await),
+        Err(refusal) => *refusal,
+    }
+}
+
+async fn admit(api: &Api, model: &str, request: Request) -> Result<(ModelName, Asked), Box<Response<Body>>> {
+    let no = |status, message: &str| Box::new(refusal(status, message));
+    if !api.local_control && matches!(request.extensions().get::<Origin>(), Some(Origin::Local(_))) {
+        let message = "models are not loaded and unloaded over this listener: [local] control in agent.toml allows it";
+        return Err(no(StatusCode::FORBIDDEN, message));
+    }
+    let upload = api.take(request.into_body()).await?;
+    let asked = match &upload.bytes[..] {
+        [] => Asked::default(),
+        text => serde_json::from_slice(text)
+            .map_err(|error| no(StatusCode::BAD_REQUEST, &format!("the JSON of the message is wrong: {error}")))?,
+    };
+    let quoted = || model.chars().take(80).collect::<String>();
+    let name =
+        ModelName::new(model).map_err(|_| no(StatusCode::NOT_FOUND, &format!("unknown model `{}`", quoted())))?;
+    Ok((name, asked))
+}
+
+fn answer(result: Result<(), ControlError>) -> Response<Body> {
+    match result {
+        // Empty, as the protocol has it.
+        Ok(()) => bytes(StatusCode::OK, HeaderValue::from_static("application/json"), Bytes::new()),
+        Err(error) => {
+            let status = match error {
+                ControlError::Unknown(_) => StatusCode::NOT_FOUND,
+                // As Triton does. It is no failure of the agent: nobody else is to be asked instead.
+                ControlError::Failed { .. } => StatusCode::BAD_REQUEST,
+                ControlError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            refusal(status, &error.to_string())
+        }
+    }
+}
