@@ -40,7 +40,7 @@ pub struct Metrics {
     pub begun: Counter,
     /// Requests whose forward pass was run to its end.
     pub forwards: Counter,
-    /// Versions that were loaded, also for another time.
+    /// Versions whose weights were loaded, also for another time.
     pub loads: Counter,
     /// Versions that could not be loaded.
     pub failed_loads: Counter,

@@ -40,6 +40,13 @@ enum Refusal {
     Later,
 }
 
+/// A version as it was loaded.
+struct Made {
+    model: Model,
+    /// Or else it runs on what was there, and only its description is new.
+    weights_read: bool,
+}
+
 /// Keeps the models.
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -330,10 +337,12 @@ impl Keeper {
         let made = self.make(&plan);
         let Some(shelf) = self.shelves.get_mut(&name) else { return };
         match made {
-            Ok(model) => {
+            Ok(Made { model, weights_read }) => {
                 let (took, labels) = (begun.elapsed(), model.card().labels.all().len());
-                tracing::info!(model = %name, %version, ?took, labels, "model ready");
-                self.metrics.loaded(took);
+                tracing::info!(model = %name, %version, ?took, weights_read, labels, "model ready");
+                if weights_read {
+                    self.metrics.loaded(took);
+                }
                 shelf.loaded(plan);
                 self.put(&name, Some(model));
             }
@@ -353,14 +362,15 @@ impl Keeper {
         }
     }
 
-    fn make(&mut self, plan: &Plan) -> Result<Model, Refusal> {
+    fn make(&mut self, plan: &Plan) -> Result<Made, Refusal> {
         let key = (plan.name.clone(), plan.version);
         let broken = |reason| Refusal::Broken(reason, false);
         let same = self.shelves.get(&plan.name).and_then(|shelf| shelf.held(plan.version));
         if same.is_some_and(|held| plan.has_network_of(held)) {
             let running = self.catalogue.borrow().running(&plan.name, plan.version).map(|model| model.engine().clone());
             if let Some(engine) = running {
-                return Loader::over(engine, plan).map_err(broken);
+                let model = Loader::over(engine, plan).map_err(broken)?;
+                return Ok(Made { model, weights_read: false });
             }
         }
         let file = plan.weights.map_or(0, |stamp| stamp.length);
@@ -370,7 +380,7 @@ impl Keeper {
         let bytes = model.card().bytes;
         self.sizes.insert(key, bytes);
         self.make_room(bytes)?;
-        Ok(model)
+        Ok(Made { model, weights_read: true })
     }
 
     /// Puts to sleep what has to make room for so many bytes.

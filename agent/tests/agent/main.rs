@@ -9,4 +9,5 @@ mod oip;
 mod photo;
 mod program;
 mod pull;
+mod repository;
 mod tunnel;

@@ -10,5 +10,6 @@ mod many;
 mod notify;
 mod photos;
 mod reach;
+mod reload;
 mod timing;
 mod walk;
