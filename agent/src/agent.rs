@@ -196,17 +196,24 @@ fn serving(config: &Config, repository: &Repository, metrics: Arc<Metrics>) -> S
     Serving::new(repository, config.serving.default_model.clone(), limits, metrics)
 }
 
+/// Ends the keeping of models when it is dropped: with its task, at the latest, because a runtime waits for its blocking threads.
+struct Keeping(Arc<Repository>);
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Keeps the models as their folder is, until the house drains.
 async fn keep(repository: Arc<Repository>, house: Shutdown) {
-    let mut keeping = tokio::task::spawn_blocking({
-        let repository = repository.clone();
-        move || repository.keep()
-    });
+    let keeping = Keeping(repository.clone());
+    let mut keeper = tokio::task::spawn_blocking(move || repository.keep());
     let kept = tokio::select! {
-        kept = &mut keeping => kept,
+        kept = &mut keeper => kept,
         () = house.draining() => {
-            repository.close();
-            keeping.await
+            drop(keeping);
+            keeper.await
         }
     };
     if let Err(error) = kept {

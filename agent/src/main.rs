@@ -8,6 +8,11 @@ use clap::{Args, Parser, Subcommand};
 
 mod command;
 
+/// Weights and intermediate results of tens of megabytes come and go, allocated by one thread and freed by another. glibc's
+/// allocator keeps most of that in the arenas of threads: after some reloads an agent held twice what it held at first.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs models behind a firewall and answers through the tunnels it dials.
 #[derive(Debug, Parser)]
 #[command(name = "adit-agent", version)]

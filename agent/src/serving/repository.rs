@@ -81,7 +81,9 @@ impl Repository {
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::time::Instant;
 
+    use adit_common::deadline::Deadline;
     use adit_common::id::{ModelName, Version};
     use adit_common::manifest::ModelState;
 
@@ -177,5 +179,48 @@ mod tests {
         let config = ServingConfig { models: Some("/nowhere/models".into()), ..ServingConfig::default() };
         let error = Repository::scan(&config, Arc::new(Metrics::new())).unwrap_err().to_string();
         assert_eq!(error, "cannot read the models folder /nowhere/models");
+    }
+
+    #[tokio::test]
+    async fn a_sleeping_model_is_waited_for_by_few_and_not_beyond_a_deadline() {
+        let (root, digits) =
+            (tempfile::tempdir().unwrap(), Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits"));
+        let spec = fs::read_to_string(digits.join("model.toml")).unwrap();
+        let spec = format!("versions = \"{0}\"\nlabels = \"{0}/labels.txt\"\n{spec}", digits.display());
+        for model in ["one", "two"] {
+            fs::create_dir(root.path().join(model)).unwrap();
+            fs::write(root.path().join(model).join("model.toml"), &spec).unwrap();
+        }
+        // Half precision on disk: room for one of the two.
+        let memory = Some(fs::metadata(digits.join("1/model.safetensors")).unwrap().len() * 3);
+        let config =
+            ServingConfig { models: Some(root.path().to_owned()), memory, queue: 1, ..ServingConfig::default() };
+        let repository = Arc::new(Repository::scan(&config, Arc::new(Metrics::new())).unwrap());
+        repository.load();
+        let keeping = std::thread::spawn({
+            let repository = repository.clone();
+            move || repository.keep()
+        });
+        let (catalogue, control) = (repository.catalogue(), repository.control());
+        let (one, two) = (name("one"), name("two"));
+        let ask = |model, deadline| control.awake(&catalogue, model, &Choice::Newest, deadline);
+        assert!(catalogue.borrow().is_asleep(&one, Version(1)));
+
+        // Who has a model keeps it awake.
+        let held = ask(&two, Deadline::never()).await.unwrap();
+        let soon = Deadline::after(Instant::now(), Duration::from_millis(50));
+        assert!(matches!(ask(&one, soon).await, Err(InferError::DeadlineExceeded)));
+        let (waiting, refused) = (ask(&one, Deadline::never()), ask(&one, Deadline::never()));
+        let mut waiting = std::pin::pin!(waiting);
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("there is no room for it"),
+            refused = refused => assert!(matches!(refused, Err(InferError::Overloaded { .. }))),
+        }
+        drop(held);
+        assert_eq!(waiting.await.unwrap().card().name, one);
+        assert!(catalogue.borrow().is_asleep(&two, Version(1)));
+        repository.close();
+        keeping.join().unwrap();
     }
 }

@@ -114,7 +114,7 @@ async fn every_refusal_says_why_in_json() {
         (post("/v2/models/digits/versions/new/infer", Vec::new()), 404, "no version labelled `new`"),
         (post("/v2/models/digits/versions/1st/infer", Vec::new()), 400, "is not a version"),
         (post("/v2/models/%2e%2e%2fetc/infer", Vec::new()), 404, "unknown model"),
-        (post("/v2/models/broken/infer", Vec::new()), 503, "it could not be loaded"),
+        (post("/v2/models/broken/infer", Vec::new()), 503, "it is not loaded"),
         (post(DIGITS, b"{".to_vec()), 400, "the JSON of the message is wrong"),
         (post(DIGITS, json_image(b"no image", "").into()), 400, "not a JPEG, PNG, WebP, BMP or GIF image"),
         (raw(b"\x89PNG\r\n\x1a\n truncated"), 400, "PNG"),

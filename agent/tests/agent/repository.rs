@@ -333,38 +333,3 @@ async fn what_can_never_fit_says_so() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.error(), "model `reader` does not fit into the memory that models may take");
 }
-
-#[tokio::test]
-async fn a_sleeping_model_is_waited_for_by_few_and_not_beyond_a_deadline() {
-    let weights = fs::metadata(built_in().join("1/model.safetensors")).unwrap().len();
-    let (house, _) = house(|config| {
-        let root = config.serving.models.clone().unwrap();
-        fs::create_dir(root.join("zero")).unwrap();
-        // Whoever asks it alone waits for company, and keeps it awake.
-        let company = "[batching]\nmax_batch = 2\nmax_delay = \"1h\"\n";
-        let spec = format!("versions = \"../reader\"\nlabels = \"../reader/labels.txt\"\n{DIGITS}{company}");
-        fs::write(root.join("zero/model.toml"), spec).unwrap();
-        // Half precision on disk: room for one of the two.
-        config.serving.memory = Some(weights * 3);
-        config.serving.queue = 1;
-    })
-    .await;
-    let ask = |model: &str, budget: &str| {
-        let request = http::Request::post(format!("/v2/models/{model}/infer")).header("adit-budget", budget);
-        start(house.address(), request.body(json_image(&one(), "").into()).unwrap())
-    };
-    let holder = ask("zero", "3600000000");
-    house.load(|load| load.queued == 1).await;
-    let late = ask("reader", "50000").await.unwrap();
-    assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT, "{late:?}");
-    let (one, two) = (ask("reader", "3600000000"), ask("reader", "3600000000"));
-    let (refused, waiting) = match futures_util::future::select(one, two).await {
-        futures_util::future::Either::Left((done, other)) => (done.unwrap(), other),
-        futures_util::future::Either::Right((done, other)) => (done.unwrap(), other),
-    };
-    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
-    assert!(refused.error().contains("model `reader` is overloaded"), "{refused:?}");
-    assert!(!waiting.is_finished());
-    holder.abort();
-    assert_eq!(waiting.await.unwrap().status, StatusCode::OK);
-}
