@@ -71,7 +71,7 @@ async fn of_two_hundred_that_wait_and_hang_up_none_is_run() -> Result<()> {
     house.until_busy("box", u32::try_from(1 + ALL)?, u32::try_from(ALL)?).await?;
     // Half of them end their streams, the others their connections.
     waiting.iter().take(ALL / 2).for_each(tokio::task::JoinHandle::abort);
-    clients.drain(CONNECTIONS / 2..).for_each(|mut client| client.hang_up());
+    clients.drain(CONNECTIONS / 2..).for_each(|client| client.hang_up());
     house.until_busy("box", 1, 0).await?;
     assert_eq!(house.agent_metric("box", "adit_agent_cancelled_queued_total")?, ALL as f64);
     assert_eq!(house.agent_metric("box", "adit_agent_queued_images{model=\"slow\"}")?, 0.0);
