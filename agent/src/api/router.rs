@@ -93,7 +93,7 @@ const OIP: [(&str, &str); 10] = [
 
 /// What changes the agent.
 const CONTROL: [(&str, &str); 2] =
-    [("POST", "/v2/repository/models/{model}/load"), ("POST", "/v2/repository/models/{model}/unload")];
+    [("POST", "/v2/repository/models/{model}/unload"), ("POST", "/v2/repository/models/{model}/load")];
 
 const PHOTO: [(&str, &str); 2] = [("GET", "/"), ("POST", "/photo")];
 

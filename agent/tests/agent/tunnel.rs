@@ -136,7 +136,7 @@ async fn a_relay_learns_of_the_agent_and_asks_it() {
     assert!(manifest.models[0].reason.contains("[preprocess] is missing"));
     assert_eq!(agent.metrics().sessions(), 1);
 
-    // Whatever the manifest offers is there.
+    // Whatever the manifest offers is there. Unloading comes before loading in it.
     for endpoint in &manifest.endpoints {
         let path = endpoint.path.replace("{model}", "digits").replace("{version}", "1");
         let request = Request::builder().method(&*endpoint.method).uri(format!("https://relay.test{path}"));
