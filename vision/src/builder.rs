@@ -116,6 +116,13 @@ impl<'a> GraphBuilder<'a> {
         Ok(self.push(name, Layer::Linear(Linear { weight, bias }), vec![from], ImageShape::new(outputs, 1, 1)))
     }
 
+    /// How many classes the layer of this name tells apart: as many as its `NAME.weight` has outputs, so that weights which
+    /// somebody trained for classes of their own are taken; `published` where no weights say otherwise.
+    #[must_use]
+    pub fn classes(&self, name: &str, published: usize) -> usize {
+        self.weights.outputs(&format!("{name}.weight")).unwrap_or(published)
+    }
+
     /// Batch normalisation: tensors `NAME.weight`, `.bias`, `.running_mean` and `.running_var`, all `[C]`.
     pub fn norm(&mut self, name: &str, from: Value, epsilon: f64) -> Result<Value, VisionError> {
         let shape = self.shape(from);

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 
 use crate::error::VisionError;
 
@@ -110,6 +110,43 @@ impl Weights {
         Ok(tensor.to_dtype(DType::F32)?.to_device(device)?)
     }
 
+    /// The first dimension of the tensor of this name: a layer's outputs. Nothing when there is no such tensor, or when it
+    /// has no dimensions, is empty, or is made for whatever shape it is asked for.
+    pub(crate) fn outputs(&self, name: &str) -> Option<usize> {
+        let outputs = match &self.tensors {
+            Tensors::Ready(tensors) => tensors.get(name)?.dims().first().copied(),
+            Tensors::Made(_) => None,
+            Tensors::File { metadata, .. } => metadata.info(name)?.shape.first().copied(),
+        };
+        outputs.filter(|outputs| *outputs > 0)
+    }
+
+    /// The bytes of a safetensors file with these weights as they are stored, but other tensors, as f32, in place of those
+    /// of the same names. Only weights that came from a file can be stored again.
+    pub(crate) fn with(&self, others: &[(String, Tensor)]) -> Result<Vec<u8>, VisionError> {
+        let Tensors::File { bytes, start, metadata } = &self.tensors else {
+            return Err(VisionError::Training(format!("{} are in no file that could be stored again", self.origin)));
+        };
+        let corrupt = |source| VisionError::CorruptWeights { origin: self.origin.clone(), source };
+        let mut contents = Vec::new();
+        for (name, tensor) in others {
+            contents.push((name.as_str(), tensor.dims(), f32_bytes(tensor)?));
+        }
+        let mut views = Vec::new();
+        for (name, shape, content) in &contents {
+            views.push(((*name).to_owned(), TensorView::new(Dtype::F32, shape.to_vec(), content).map_err(corrupt)?));
+        }
+        for (name, entry) in metadata.tensors() {
+            if others.iter().any(|(other, _)| *other == name) {
+                continue;
+            }
+            let (from, to) = entry.data_offsets;
+            let content = bytes.get(start + from..start + to).unwrap_or_default();
+            views.push((name, TensorView::new(entry.dtype, entry.shape.clone(), content).map_err(corrupt)?));
+        }
+        safetensors::serialize(views, metadata.metadata().clone()).map_err(corrupt)
+    }
+
     fn convert(&self, name: &str, bytes: &[u8], start: usize, metadata: &Metadata) -> Result<Tensor, VisionError> {
         let entry = metadata.info(name).ok_or_else(|| self.missing(name))?;
         let kind = match entry.dtype {
@@ -135,6 +172,12 @@ impl Weights {
     fn missing(&self, name: &str) -> VisionError {
         VisionError::MissingTensor { origin: self.origin.clone(), tensor: name.to_owned() }
     }
+}
+
+/// A tensor's elements as f32, row-major, in the byte order of a safetensors file.
+pub(crate) fn f32_bytes(tensor: &Tensor) -> Result<Vec<u8>, VisionError> {
+    let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }
 
 #[cfg(test)]
@@ -172,6 +215,22 @@ mod tests {
         assert!(typed.contains("type u32"), "{typed}");
         let absent = Weights::read(Path::new("/nowhere/model.safetensors")).unwrap_err();
         assert!(matches!(absent, VisionError::Read { .. }));
+    }
+
+    #[test]
+    fn other_tensors_are_put_in_place_and_the_rest_stays_as_it_is_stored() {
+        let (_folder, path) = stored();
+        let weights = Weights::read(&path).unwrap();
+        assert_eq!((weights.outputs("a.weight"), weights.outputs("b.weight")), (Some(2), None));
+        let other = Tensor::new(&[0.1f32, 0.2, 0.3], &Device::Cpu).unwrap();
+        let bytes = weights.with(&[("a.weight".to_owned(), other.clone())]).unwrap();
+        let Tensors::File { bytes: before, .. } = &weights.tensors else { panic!("a file") };
+        let (before, after) = (SafeTensors::deserialize(before).unwrap(), SafeTensors::deserialize(&bytes).unwrap());
+        assert_eq!(before.tensor("a.count").unwrap(), after.tensor("a.count").unwrap());
+        assert_eq!(after.names().len(), 2);
+        let read = Weights::from_bytes("again", bytes.clone()).unwrap().tensor("a.weight", &[3], &Device::Cpu).unwrap();
+        assert_eq!(read.to_vec1::<f32>().unwrap(), other.to_vec1::<f32>().unwrap());
+        assert!(Weights::from_tensors("no file", []).with(&[]).is_err());
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::networks::{googlenet_bn, lenet, mobilenet, resnet, squeezenet, ultraf
 use crate::weights::Weights;
 
 /// A network without weights: which layers, in which order.
+///
+/// The numbers of classes are those of the published weights. A classifier takes its own from the last layer of the weights
+/// that it is built with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Architecture {
@@ -194,6 +197,10 @@ impl FromStr for Architecture {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use candle_core::{DType, Tensor};
+
     use super::*;
 
     #[test]
@@ -211,6 +218,47 @@ mod tests {
         for architecture in Architecture::ALL {
             let error = architecture.build(&empty, &Device::Cpu).unwrap_err();
             assert!(matches!(error, VisionError::MissingTensor { .. }), "{error}");
+        }
+    }
+
+    /// Zeros for every tensor of a network, but for a last layer of these shapes.
+    fn zeros(architecture: Architecture, head: &str, outputs: usize, biases: usize) -> Weights {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let note = asked.clone();
+        let noting = Weights::made_by("a formula", move |name, shape| {
+            note.lock().unwrap().push((name.to_owned(), shape.to_vec()));
+            Some(vec![0.; shape.iter().product()])
+        });
+        architecture.build(&noting, &Device::Cpu).unwrap();
+        let tensors = std::mem::take(&mut *asked.lock().unwrap()).into_iter().map(|(name, mut shape)| {
+            match name.strip_prefix(head) {
+                Some(".weight") => shape[0] = outputs,
+                Some(".bias") => shape[0] = biases,
+                _ => {}
+            }
+            let tensor = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+            (name, tensor)
+        });
+        Weights::from_tensors("zeros", tensors.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_classifier_has_as_many_classes_as_its_weights() {
+        for (architecture, head) in [
+            (Architecture::Lenet, "fc2"),
+            (Architecture::Squeezenet, "classifier.1"),
+            (Architecture::SqueezenetTorchvision, "classifier.1"),
+            (Architecture::GooglenetBn, "linear"),
+            (Architecture::Mobilenet, "classifier.1"),
+            (Architecture::MobilenetTorchvision, "classifier.1"),
+            (Architecture::Resnet18, "fc"),
+        ] {
+            let network = architecture.build(&zeros(architecture, head, 3, 3), &Device::Cpu).unwrap();
+            assert_eq!(network.classes(), 3, "{architecture}");
+            for (outputs, biases) in [(3, 4), (0, 0)] {
+                let error = architecture.build(&zeros(architecture, head, outputs, biases), &Device::Cpu).unwrap_err();
+                assert!(matches!(error, VisionError::TensorShape { .. }), "{architecture}: {error}");
+            }
         }
     }
 

@@ -65,7 +65,8 @@ pub(crate) fn graph(weights: &Weights, device: &Device) -> Result<Graph, VisionE
         }
     }
     let x = net.global_average_pool("pool5", x);
-    net.linear("linear", x, 1000)?;
+    let classes = net.classes("linear", 1000);
+    net.linear("linear", x, classes)?;
     net.finish()
 }
 

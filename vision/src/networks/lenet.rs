@@ -37,6 +37,7 @@ pub(crate) fn graph(weights: &Weights, device: &Device) -> Result<Graph, VisionE
     let x = net.max_pool("pool2", x, halve)?;
     let x = net.linear("fc1", x, 128)?;
     let x = net.relu(x);
-    net.linear("fc2", x, 10)?;
+    let classes = net.classes("fc2", 10);
+    net.linear("fc2", x, classes)?;
     net.finish()
 }

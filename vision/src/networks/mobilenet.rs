@@ -45,10 +45,11 @@ pub(crate) fn graph(edition: Edition, weights: &Weights, device: &Device) -> Res
     let x = net.rectified("features.18", x, Form::new(1280, POINT))?;
     let mut net = net.net;
     let x = net.global_average_pool("pool", x);
-    let classes = match edition {
+    let published = match edition {
         Edition::Tensorflow => 1001,
         Edition::Torchvision => 1000,
     };
+    let classes = net.classes("classifier.1", published);
     net.linear("classifier.1", x, classes)?;
     net.finish()
 }

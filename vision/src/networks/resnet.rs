@@ -39,7 +39,8 @@ pub(crate) fn graph(size: Size, weights: &Weights, device: &Device) -> Result<Gr
         }
     }
     let x = net.global_average_pool("avgpool", x);
-    net.linear("fc", x, 1000)?;
+    let classes = net.classes("fc", 1000);
+    net.linear("fc", x, classes)?;
     net.finish()
 }
 

@@ -67,7 +67,8 @@ pub(crate) fn graph(release: Release, weights: &Weights, device: &Device) -> Res
         }
     }
     let padded = Window { padding: Padding::all(border), ..POINT };
-    let x = net.convolution("classifier.1", x, 1000, padded)?;
+    let classes = net.classes("classifier.1", 1000);
+    let x = net.convolution("classifier.1", x, classes, padded)?;
     let x = net.relu(x);
     net.global_average_pool("classifier.3", x);
     net.finish()
