@@ -111,6 +111,17 @@ impl Graph {
         self.outputs.iter().map(output).collect()
     }
 
+    /// The part of the graph that computes what the layer of this name reads, as a graph of its own: of a classifier's last
+    /// layer with weights, the features. Fails when there is no such layer, or when it reads several values.
+    pub fn before(&self, name: &str) -> Result<Self, VisionError> {
+        let place =
+            self.steps.iter().position(|step| step.name == name).ok_or_else(|| broken(name, "it is not there"))?;
+        let [input] = self.steps[place].inputs[..] else { return Err(broken(name, "it reads several values")) };
+        // A step makes the value after its own place: the input is the first.
+        let (steps, shapes) = (self.steps[..place].to_vec(), self.shapes[..=place].to_vec());
+        Ok(Self::new(steps, shapes, vec![input], self.device.clone()))
+    }
+
     fn check_input(&self, input: &Tensor) -> Result<(), VisionError> {
         let ImageShape { channels, height, width } = self.input();
         match *input.dims() {
@@ -186,6 +197,21 @@ mod tests {
         assert_eq!(outputs.iter().map(Tensor::dims).collect::<Vec<_>>(), [&[1, 2, 4, 4][..], &[1, 2, 1, 1]]);
         assert_eq!(graph.output(), ImageShape::new(2, 1, 1));
         assert!(builder(&weights, &Device::Cpu).finish_with(&[]).is_err());
+    }
+
+    #[test]
+    fn it_can_be_run_up_to_what_a_layer_reads() {
+        let graph = forked();
+        let features = graph.before("mean").unwrap();
+        assert_eq!((features.steps().len(), features.output()), (3, ImageShape::new(4, 4, 4)));
+        let joined = features.run(&picture(), &Stop::never()).unwrap();
+        assert_eq!(joined.dims(), [1, 4, 4, 4]);
+        let whole = graph.run(&picture(), &Stop::never()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let means = joined.mean((2, 3)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(means, whole);
+        let untouched = graph.before("input.activation").unwrap().run(&picture(), &Stop::never()).unwrap();
+        assert_eq!(untouched.dims(), [1, 2, 4, 4]);
+        assert!(graph.before("joined").is_err() && graph.before("absent").is_err());
     }
 
     #[test]
