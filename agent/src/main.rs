@@ -104,32 +104,7 @@ Example:
     },
     /// Train a model of our own
     #[command(subcommand)]
-    Train(Train),
-}
-
-#[derive(Debug, Subcommand)]
-enum Train {
-    /// A network that reads handwritten digits, from the MNIST files
-    Digits(Digits),
-}
-
-#[derive(Debug, Args)]
-struct Digits {
-    /// The folder with the four MNIST files
-    #[arg(long)]
-    data: PathBuf,
-    /// The model's folder: VERSION/model.safetensors is written into it
-    #[arg(long)]
-    model_path: PathBuf,
-    /// Walks over the training set
-    #[arg(long, default_value_t = 20)]
-    epochs: usize,
-    /// The version to write
-    #[arg(long, default_value = "1")]
-    version: adit_common::id::Version,
-    /// The same seed on the same machine trains the same network
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    Train(command::Train),
 }
 
 #[derive(Debug, Args)]
@@ -189,10 +164,7 @@ fn main() -> ExitCode {
             with(settings, |config| command::infer(config, model.as_deref(), top, &images))
         }
         Command::Draw { digit } => command::draw(digit),
-        Command::Train(Train::Digits(digits)) => {
-            let Digits { data, model_path, epochs, version, seed } = digits;
-            command::train_digits(data, &model_path, epochs, version, seed)
-        }
+        Command::Train(what) => command::train(what),
     };
     result.unwrap_or_else(|error| {
         eprintln!("adit-agent: {error:#}");

@@ -203,6 +203,20 @@ pub enum VisionError {
     /// Training was asked for with options that make no sense.
     #[error("training: {0}")]
     Training(String),
+    /// A version is there already, and nobody said that it may be replaced.
+    #[error("{} is there already", .path.display())]
+    VersionExists {
+        /// The version's folder.
+        path: PathBuf,
+    },
+    /// A training cannot go on from this checkpoint.
+    #[error("cannot go on from {}: {reason}", .path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The tensor library failed: out of memory, or a device fault.
     #[error("computation failed")]
     Compute(#[from] candle_core::Error),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use flate2::Crc;
 use flate2::read::GzDecoder;
 
 use crate::error::VisionError;
@@ -70,6 +71,14 @@ impl Digits {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
+    }
+
+    /// CRC-32 of all images and labels: another set has another, but for an unlikely chance.
+    pub(crate) fn checksum(&self) -> u32 {
+        let mut sum = Crc::new();
+        sum.update(&self.images);
+        sum.update(&self.labels);
+        sum.sum()
     }
 
     /// One image, rows from the top: 784 bytes.
