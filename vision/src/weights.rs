@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use flate2::Crc;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 
 use crate::error::VisionError;
@@ -119,6 +120,15 @@ impl Weights {
             Tensors::File { metadata, .. } => metadata.info(name)?.shape.first().copied(),
         };
         outputs.filter(|outputs| *outputs > 0)
+    }
+
+    /// CRC-32 of the file; 0 where there is none.
+    pub(crate) fn checksum(&self) -> u32 {
+        let mut sum = Crc::new();
+        if let Tensors::File { bytes, .. } = &self.tensors {
+            sum.update(bytes);
+        }
+        sum.sum()
     }
 
     /// The bytes of a safetensors file with these weights as they are stored, but other tensors, as f32, in place of those

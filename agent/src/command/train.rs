@@ -164,7 +164,7 @@ fn train_classifier(asked: &Classifier) -> anyhow::Result<ExitCode> {
         patience: asked.patience,
         flip: asked.flip,
         seed: asked.seed,
-        memory: asked.memory << 20,
+        memory: asked.memory.saturating_mul(1 << 20),
         keep: Some(job.keep.clone()),
         ..ClassifierOptions::new(&asked.data, job.workplace.path())
     };

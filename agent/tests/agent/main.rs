@@ -10,4 +10,5 @@ mod photo;
 mod program;
 mod pull;
 mod repository;
+mod training;
 mod tunnel;

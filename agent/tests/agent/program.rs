@@ -6,17 +6,17 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::house::{LIMIT, folder, one, stand_in};
 
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_adit-agent"));
     command.args(arguments);
     command
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn written(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> String {
+pub(crate) fn written(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> String {
     let path = folder.join(name);
     std::fs::write(&path, content).unwrap();
     path.to_str().unwrap().to_owned()
@@ -125,47 +125,6 @@ fn a_drawn_digit_is_read_back() {
         assert!(said.lines().nth(1).is_some_and(|line| line.ends_with(&format!("%  {digit}"))), "{said}");
     }
     assert_eq!(program(&["draw", "10"]).output().unwrap().status.code(), Some(2));
-}
-
-/// A set in MNIST's format: `train` images and a few to test with, each a bar whose place is its class.
-fn digits(folder: &Path, train: usize) {
-    for (part, count) in [("train", train), ("t10k", 20)] {
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
-        let head =
-            |numbers: &[u32], out: &mut Vec<u8>| numbers.iter().for_each(|number| out.extend(number.to_be_bytes()));
-        head(&[0x0803, count as u32, 28, 28], &mut images);
-        head(&[0x0801, count as u32], &mut labels);
-        for number in 0..count {
-            let class = number % 10;
-            labels.push(class as u8);
-            images.extend(
-                (0..28 * 28).map(|at| if (4 + 2 * class..6 + 2 * class).contains(&(at % 28)) { 255_u8 } else { 0 }),
-            );
-        }
-        std::fs::write(folder.join(format!("{part}-images-idx3-ubyte")), images).unwrap();
-        std::fs::write(folder.join(format!("{part}-labels-idx1-ubyte")), labels).unwrap();
-    }
-}
-
-#[test]
-fn training_writes_a_version_that_the_agent_serves() {
-    let spec = "architecture = \"lenet\"\n[preprocess]\nsize = [28, 28]\nresize = \"stretch\"\nchannels = \"grey\"\n";
-    let (data, models) = (tempfile::tempdir().unwrap(), folder(&[("mine", spec)]));
-    // 5,000 are held out; two steps are left to train on.
-    digits(data.path(), 5128);
-    let model = models.path().join("mine");
-    written(&model, "labels.txt", "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n");
-    let folders = ["--data", data.path().to_str().unwrap(), "--model-path", model.to_str().unwrap()];
-    let output = program(&["train", "digits", "--epochs", "1", "--version", "3"]).args(folders).output().unwrap();
-    let said = text(&output);
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("epoch 1/1: loss ") && said.contains(" of 20 test images"), "{said}");
-    let output = program(&["check", "--models", models.path().to_str().unwrap()]).output().unwrap();
-    assert!(
-        text(&output).contains("ok   model mine version 3: candle_lenet, 1x28x28 in, 10 classes"),
-        "{}",
-        text(&output)
-    );
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn draw(svg: &mut String, frame: &Frame<'_>, epochs: &[Epoch]) {
 
 /// Which line is which, to the left of `right`.
 fn legend(svg: &mut String, right: f64, y: f64) {
-    for (from, class, text) in [(right - 238.0, "train", "training"), (right - 156.0, "held", "held out")] {
+    for (from, class, text) in [(right - 238.0, "train", "training"), (right - 144.0, "held", "held out")] {
         let _ = write!(
             svg,
             "<path class=\"line {class}\" d=\"M{from} {y}h20\"/><text x=\"{}\" y=\"{}\">{text}</text>",
@@ -158,7 +158,7 @@ fn legend(svg: &mut String, right: f64, y: f64) {
             y + 4.0
         );
     }
-    let at = right - 68.0;
+    let at = right - 42.0;
     let _ = write!(
         svg,
         "<circle class=\"ring\" cx=\"{at}\" cy=\"{y}\" r=\"5\"/><text x=\"{}\" y=\"{}\">kept</text>",

@@ -42,6 +42,7 @@ pub(crate) struct Features {
     pub(crate) classes: Vec<u32>,
     /// What could not be read.
     pub(crate) broken: Vec<Broken>,
+    /// Of all pictures.
     sum: Crc,
 }
 
@@ -93,6 +94,7 @@ impl Features {
             for ((path, class), prepared) in files.iter().zip(prepared) {
                 match prepared {
                     Ok(picture) => {
+                        picture.iter().for_each(|value| features.sum.update(&value.to_le_bytes()));
                         features.classes.push(*class);
                         let mirror = making.flip.then(|| mirrored(&picture, making.preprocess.shape().width));
                         pictures.push(picture);
@@ -113,18 +115,18 @@ impl Features {
     }
 
     fn push(&mut self, values: Vec<f32>) -> Result<(), VisionError> {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.sum.update(&bytes);
         match &mut self.store {
             Store::Memory(all) => all.extend(values),
             Store::Disk(file, folder) => {
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
                 file.write_all(&bytes).map_err(|source| VisionError::Write { path: folder.clone(), source })?;
             }
         }
         Ok(())
     }
 
-    /// CRC-32 of all features and classes: other pictures, or another network, have another.
+    /// CRC-32 of all pictures as they were prepared, and of their classes. Not of the features, whose last bits may depend
+    /// on how many cores compute them.
     pub(crate) fn checksum(&self) -> u32 {
         let mut sum = Crc::new();
         sum.update(&self.sum.sum().to_le_bytes());
@@ -187,4 +189,28 @@ fn read(path: &Path, preprocess: &Preprocess) -> Result<Vec<f32>, String> {
 /// Left and right change places in each row.
 fn mirrored(picture: &[f32], width: usize) -> Vec<f32> {
     picture.chunks_exact(width).flat_map(|row| row.iter().rev().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_turns_each_row_around() {
+        // Two planes of two rows of three.
+        let picture: Vec<f32> = (0..12u8).map(f32::from).collect();
+        assert_eq!(mirrored(&picture, 3), [2., 1., 0., 5., 4., 3., 8., 7., 6., 11., 10., 9.]);
+    }
+
+    #[test]
+    fn what_is_too_long_or_no_picture_is_named_and_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let preprocess: Preprocess = serde_json::from_str(r#"{ "size": [2, 2], "resize": "stretch" }"#).unwrap();
+        let path = folder.path().join("long.jpg");
+        File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert!(read(&path, &preprocess).unwrap_err().contains("too many for a picture"));
+        assert!(read(&folder.path().join("absent.jpg"), &preprocess).is_err());
+        std::fs::write(&path, "text").unwrap();
+        assert!(read(&path, &preprocess).unwrap_err().starts_with("not a JPEG"));
+    }
 }

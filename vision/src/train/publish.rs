@@ -167,6 +167,15 @@ impl Workplace {
     }
 }
 
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        // Without a state there is nothing to go on from, and so nothing to keep; best effort.
+        if !self.checkpoint().exists() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
 /// Makes a folder of a version, on the disk to the last byte.
 fn fill(folder: &Path, weights: &[u8], others: &[(&str, &[u8])]) -> io::Result<()> {
     if folder.exists() {
@@ -285,7 +294,10 @@ mod tests {
         fs::write(first.checkpoint(), b"state").unwrap();
         assert_eq!(model.numbers().unwrap(), Vec::<u64>::new());
         drop(first);
+        assert!(model.begin().unwrap().checkpoint().exists());
         model.begin().unwrap().clear().unwrap();
+        assert!(names(root.path()).is_empty());
+        drop(model.begin().unwrap());
         assert!(names(root.path()).is_empty());
     }
 

@@ -5,6 +5,7 @@
 
 mod detectors;
 mod formula;
+mod heads;
 
 use std::collections::HashMap;
 use std::fs;
