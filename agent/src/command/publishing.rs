@@ -11,7 +11,6 @@ use adit_vision::train::{Keep, ModelFolder, Workplace};
 use adit_vision::{Architecture, Labels, VisionError};
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use serde::Serialize;
 
 /// What a shell says of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -134,41 +133,5 @@ impl Job {
             eprintln!("stopped before the first step: there is nothing to go on from");
         }
         ExitCode::from(INTERRUPTED)
-    }
-}
-
-/// The model.toml of a trained classifier.
-pub(crate) fn description(architecture: Architecture, preprocess: &Preprocess) -> anyhow::Result<String> {
-    #[derive(Serialize)]
-    struct Description<'a> {
-        architecture: &'a str,
-        preprocess: &'a Preprocess,
-    }
-    let text = toml::to_string(&Description { architecture: architecture.name(), preprocess })?;
-    Ok(format!(
-        "# Trained by adit-agent train classifier; pictures are prepared as for the network that it started from.\n{text}"
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    #[test]
-    fn a_description_reads_back_as_what_it_describes() {
-        for section in [
-            r#"{ "size": [227, 227], "resize": { "short_side": 256 }, "channels": "bgr", "scale": 1, "mean": [104, 117.5, 123] }"#,
-            r#"{ "size": [28, 28], "resize": "digit", "channels": "grey", "invert": "auto" }"#,
-            r#"{ "size": [9, 8], "resize": { "letterbox": 114 }, "filter": "bilinear", "scale": 1e-7, "std": [0.1, 1e9, 3] }"#,
-        ] {
-            let preprocess: Preprocess = serde_json::from_str(section).unwrap();
-            let text = description(Architecture::Resnet18, &preprocess).unwrap();
-            let spec =
-                Spec::parse(&text, Path::new("models/pets")).unwrap_or_else(|error| panic!("{error} in\n{text}"));
-            let Kind::Network { architecture, preprocess: read, .. } = spec.kind else { panic!("a network") };
-            assert_eq!((architecture, *read), (Architecture::Resnet18, preprocess));
-        }
     }
 }

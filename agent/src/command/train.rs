@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use adit_agent::serving::{Kind, Spec};
+use adit_agent::serving::{Kind, Spec, describe};
 use adit_common::id::Version;
 use adit_vision::train::{
     ClassifierOptions, DigitsOptions, ModelFolder, Origin, TrainedClassifier, class_names, classifier, digits,
@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Subcommand};
 
 use super::interrupt::interrupts;
-use super::publishing::{Publishing, description};
+use super::publishing::Publishing;
 use super::show::{Show, percent};
 
 /// How many lines of one kind are enough.
@@ -179,7 +179,8 @@ fn train_classifier(asked: &Classifier) -> anyhow::Result<ExitCode> {
     let name = asked.publishing.model_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let title = format!("{name}: {} of the held-out pictures", percent(trained.best.held_out_accuracy));
     let curve = learning_curve(&title, &trained.curve);
-    let path = job.publish(&trained.weights, &curve, &trained.labels, &description(architecture, &preprocess)?)?;
+    let description = describe(architecture, &preprocess).map_err(anyhow::Error::msg)?;
+    let path = job.publish(&trained.weights, &curve, &trained.labels, &description)?;
     let held_out: usize = trained.scores.iter().map(|score| score.pictures).sum();
     println!(
         "{}: weights of epoch {} of {}, {} of {held_out} held-out pictures, trained on {}, {:.0} s",
