@@ -14,6 +14,10 @@ use crate::layers::{Activation, Layer};
 use crate::shape::ImageShape;
 use crate::weights::Weights;
 
+/// How far from 0 first weights lie: a deviation of 0.01, as torchvision begins such layers. Features are large numbers, and
+/// what larger weights make of them at random would have to be unlearned from few pictures.
+const SPREAD: f32 = 0.0173;
+
 /// A classifier from its last layer with weights on.
 #[derive(Debug)]
 pub(crate) struct Head {
@@ -49,7 +53,7 @@ impl Head {
         Ok((features, head))
     }
 
-    /// First weights for so many classes, by their tensors' names: He et al. (2015), biases at 0.
+    /// First weights for so many classes, by their tensors' names; biases start at 0.
     pub(crate) fn first_weights(
         &self,
         classes: usize,
@@ -64,8 +68,7 @@ impl Head {
             _ => vec![classes, self.features.elements()],
         };
         let inputs: usize = shape[1..].iter().product();
-        let bound = (6.0 / inputs as f32).sqrt();
-        let values: Vec<f32> = (0..classes * inputs).map(|_| random.random_range(-bound..bound)).collect();
+        let values: Vec<f32> = (0..classes * inputs).map(|_| random.random_range(-SPREAD..SPREAD)).collect();
         let weight = Tensor::from_vec(values, shape, &Device::Cpu)?;
         let bias = Tensor::zeros(classes, DType::F32, &Device::Cpu)?;
         Ok(vec![
