@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_common::id::{ModelName, Version};
-use adit_vision::image::{Frame, ImageLimits, Preprocess, batch, decode, prepare};
+use adit_vision::image::{Frame, ImageLimits, Preprocess, batch, decode_for, prepare};
 use adit_vision::{
     Architecture, DetectOptions, Heads, ImageError, ImageShape, Labels, Network, Stop, Tensor, VisionError, Weights,
     candidates, detections, device, probabilities,
@@ -170,11 +170,12 @@ impl Model {
             let begun = Instant::now();
             match &self.eye {
                 Eye::Preprocess(preprocess) => {
-                    let pixels = decode(image, limits).map_err(invalid)?;
+                    let pixels = decode_for(image, limits, preprocess).map_err(invalid)?;
                     let decoded = Instant::now();
                     prepared.push(prepare(&pixels, preprocess).map_err(invalid)?);
                     if self.detect.is_some() {
-                        frames.push(self.frame(preprocess, pixels.width(), pixels.height())?);
+                        let [width, height] = pixels.size();
+                        frames.push(self.frame(preprocess, width, height)?);
                     }
                     decoding += decoded - begun;
                     preparing += decoded.elapsed();

@@ -4,7 +4,7 @@
 //! Why beside the antialiased filter: detectors such as YOLOX were trained on pictures that OpenCV made smaller. Such
 //! pictures are harsher, and with others the boxes and scores move.
 
-use crate::image::resize::{Cut, Raster};
+use crate::image::resize::{Cut, Raster, Span};
 
 /// OpenCV's fixed point for weights: 11 bits.
 const ONE: f32 = 2048.0;
@@ -16,11 +16,18 @@ struct Pair {
     weights: [i32; 2],
 }
 
-/// A part of the picture at another size; only that part is computed. Neither size may be 0.
-pub(super) fn resized_cut(picture: &Raster<'_>, width: usize, height: usize, cut: Cut) -> Raster<'static> {
+/// What lies in `spans` of the picture at another width and height, and a part of that; only that part is computed.
+/// Neither size may be 0.
+pub(super) fn resized_cut(
+    picture: &Raster<'_>,
+    spans: [Span; 2],
+    width: usize,
+    height: usize,
+    cut: Cut,
+) -> Raster<'static> {
     let channels = picture.channels;
-    let across = pairs(picture.width, width, cut.left, cut.width);
-    let down = pairs(picture.height, height, cut.top, cut.height);
+    let across = pairs(picture.width, spans[0], width, cut.left, cut.width);
+    let down = pairs(picture.height, spans[1], height, cut.top, cut.height);
     // Two source rows, already narrowed, are kept: the next result row mostly needs the same.
     let mut rows: [(usize, Vec<i32>); 2] = [(usize::MAX, Vec::new()), (usize::MAX, Vec::new())];
     let mut bytes = Vec::with_capacity(cut.width * cut.height * channels);
@@ -54,13 +61,14 @@ fn narrowed(source: &[u8], channels: usize, across: &[Pair], target: &mut Vec<i3
     }
 }
 
-/// Pairs for `count` pixels from pixel `first`, when `input` pixels become `output`; the outermost pixels stand in for
-/// what lies beyond them.
-fn pairs(input: usize, output: usize, first: usize, count: usize) -> Vec<Pair> {
+/// Pairs for `count` pixels from pixel `first`, when what lies in `span` of `input` pixels becomes `output`; the outermost
+/// pixels stand in for what lies beyond them.
+fn pairs(input: usize, span: Span, output: usize, first: usize, count: usize) -> Vec<Pair> {
     // The inverse of the inverse, as OpenCV computes it.
-    let step = 1.0 / (output as f64 / input as f64);
+    let [start, length] = span.in_raster();
+    let step = 1.0 / (output as f64 / length);
     let one = |pixel: usize| {
-        let place = ((pixel as f64 + 0.5) * step - 0.5) as f32;
+        let place = (start + (pixel as f64 + 0.5) * step - 0.5) as f32;
         let lower = place.floor();
         let part = place - lower;
         let inside = |place: f32| place.clamp(0.0, (input - 1) as f32) as usize;
@@ -75,7 +83,7 @@ mod tests {
     use super::*;
 
     fn resized(picture: &Raster<'_>, width: usize, height: usize) -> Vec<u8> {
-        resized_cut(picture, width, height, Cut { left: 0, top: 0, width, height }).bytes.into_owned()
+        resized_cut(picture, picture.spans(), width, height, Cut { left: 0, top: 0, width, height }).bytes.into_owned()
     }
 
     /// That real photographs come out as OpenCV's is shown on the stored inputs of the detectors.
@@ -98,6 +106,6 @@ mod tests {
         let picture = Raster { width: 40, height: 30, channels: 3, bytes };
         let cut = Cut { left: 5, top: 3, width: 9, height: 7 };
         let whole = Raster { width: 53, height: 17, channels: 3, bytes: resized(&picture, 53, 17).into() };
-        assert_eq!(resized_cut(&picture, 53, 17, cut), whole.cropped(cut));
+        assert_eq!(resized_cut(&picture, picture.spans(), 53, 17, cut), whole.cropped(cut));
     }
 }

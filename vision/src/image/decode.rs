@@ -3,20 +3,32 @@
 use std::io::{Cursor, ErrorKind};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::ImageError;
 use crate::image::jpeg;
 use crate::image::limits::ImageLimits;
 use crate::image::pixels::Pixels;
+use crate::image::preprocess::Preprocess;
 
 /// Decodes a JPEG, PNG, WebP, BMP or GIF (its first frame). The format is recognised by its first bytes; the header is
-/// held against `limits` before anything is decoded; EXIF orientation is applied. Grey and CMYK become RGB, a
-/// transparency channel is dropped (as Pillow does), colour profiles are ignored.
+/// held against `limits` before anything is decoded; EXIF orientation is applied. Grey and CMYK become RGB, of 16 bits a
+/// sample the upper 8 are taken, a transparency channel is dropped (as Pillow does), colour profiles are ignored.
 pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<Pixels, ImageError> {
+    any(bytes, limits, None)
+}
+
+/// As [`decode`], for a network that sees the picture through this preprocessing: a JPEG that is much larger than it
+/// needs is decoded at a smaller scale, unless [`Decode::Full`](crate::image::Decode::Full) is asked for.
+/// [`Pixels::size`] is the picture's own all the same, and `limits` are held against that.
+pub fn decode_for(bytes: &[u8], limits: &ImageLimits, preprocess: &Preprocess) -> Result<Pixels, ImageError> {
+    any(bytes, limits, Some(preprocess))
+}
+
+fn any(bytes: &[u8], limits: &ImageLimits, aim: Option<&Preprocess>) -> Result<Pixels, ImageError> {
     let format = image::guess_format(bytes).map_err(|_| ImageError::UnknownFormat)?;
     match format {
-        ImageFormat::Jpeg => jpeg::decode(bytes, limits),
+        ImageFormat::Jpeg => jpeg::decode(bytes, limits, aim),
         ImageFormat::Png => plain(bytes, format, "PNG", limits),
         ImageFormat::WebP => plain(bytes, format, "WebP", limits),
         ImageFormat::Bmp => plain(bytes, format, "BMP", limits),
@@ -32,16 +44,33 @@ fn plain(bytes: &[u8], format: ImageFormat, name: &'static str, limits: &ImageLi
     reader.limits(memory);
     let mut decoder = reader.into_decoder().map_err(|error| refused(error, name))?;
     let (width, height) = (u64::from(decoder.dimensions().0), u64::from(decoder.dimensions().1));
-    // Held at one time: what the decoder gives (up to 16 bytes a pixel), and its copy as RGB.
-    let held = decoder.total_bytes().saturating_add(width * height * 3);
+    // Held at one time: what the decoder gives (up to 16 bytes a pixel), its copy as RGB, and a WebP's own frame.
+    let frame = if format == ImageFormat::WebP { 4 } else { 0 };
+    let held = decoder.total_bytes().saturating_add(width * height * (3 + frame));
     limits.check(width, height, held)?;
     // Orientation is a wish: a picture with a broken EXIF section is still a picture.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let image = DynamicImage::from_decoder(decoder).map_err(|error| refused(error, name))?.into_rgb8();
+    let image = rgb(DynamicImage::from_decoder(decoder).map_err(|error| refused(error, name))?);
     let (width, height) = image.dimensions();
     let pixels = Pixels::new(width, height, image.into_raw())
         .ok_or(ImageError::Empty { width: u64::from(width), height: u64::from(height) })?;
     Ok(pixels.oriented(orientation))
+}
+
+/// Of 16 bits a sample the upper 8, as Pillow has it; the `image` crate alone would round.
+fn rgb(image: DynamicImage) -> RgbImage {
+    let (width, height) = (image.width(), image.height());
+    let upper = |samples: Vec<u16>, pixel: usize, colours: [usize; 3]| {
+        let bytes = samples.chunks_exact(pixel).flat_map(|pixel| colours.map(|colour| (pixel[colour] >> 8) as u8));
+        RgbImage::from_raw(width, height, bytes.collect()).unwrap_or_default()
+    };
+    match image {
+        DynamicImage::ImageLuma16(image) => upper(image.into_raw(), 1, [0, 0, 0]),
+        DynamicImage::ImageLumaA16(image) => upper(image.into_raw(), 2, [0, 0, 0]),
+        DynamicImage::ImageRgb16(image) => upper(image.into_raw(), 3, [0, 1, 2]),
+        DynamicImage::ImageRgba16(image) => upper(image.into_raw(), 4, [0, 1, 2]),
+        other => other.into_rgb8(),
+    }
 }
 
 fn refused(error: image::ImageError, format: &'static str) -> ImageError {
@@ -53,8 +82,6 @@ fn refused(error: image::ImageError, format: &'static str) -> ImageError {
 
 #[cfg(test)]
 mod tests {
-    use image::RgbImage;
-
     use super::*;
 
     fn stored(format: ImageFormat) -> Vec<u8> {

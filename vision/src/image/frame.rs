@@ -1,6 +1,9 @@
 //! Where a picture lies in a network's input, so that what the network finds there can be found in the picture.
 
-use crate::image::preprocess::{Preprocess, Resize};
+use image::metadata::Orientation;
+
+use crate::image::pixels::is_turned;
+use crate::image::preprocess::{Decode, Preprocess, Resize};
 use crate::shape::ImageShape;
 
 /// From pixels of a picture to pixels of a network's input: times `scale`, plus `offset`.
@@ -45,6 +48,37 @@ impl Preprocess {
             Resize::Digit => return None,
         };
         Some(Frame { scale, offset, size: [width, height] })
+    }
+
+    /// Width and height that a picture of these is resized to, of which parts may be cut off or padding be added then;
+    /// nothing when that depends on what it shows.
+    pub(super) fn fitted(&self, [width, height]: [usize; 2]) -> Option<[usize; 2]> {
+        let shape = self.shape();
+        match self.resize() {
+            Resize::Stretch => Some([shape.width, shape.height]),
+            Resize::ShortSide(side) => Some(short_side([width, height], side, shape).0),
+            Resize::Letterbox(_) => {
+                // Cut to whole pixels, as YOLOX does; a thread still leaves one.
+                let ratio = letterbox_ratio([width, height], shape);
+                let fitted = |length: usize, most: usize| ((length as f64 * ratio) as usize).clamp(1, most);
+                Some([fitted(width, shape.width), fitted(height, shape.height)])
+            }
+            Resize::Digit => None,
+        }
+    }
+
+    /// Width and height that a picture, stored with these and to be turned as said, is resized to, in the directions
+    /// that it is stored in; nothing when all of its pixels are needed.
+    pub(super) fn needs(&self, size: [u32; 2], orientation: Orientation) -> Option<[usize; 2]> {
+        if self.decode() == Decode::Full {
+            return None;
+        }
+        let [width, height] = size.map(|side| side as usize);
+        if is_turned(orientation) {
+            self.fitted([height, width]).map(|[across, down]| [down, across])
+        } else {
+            self.fitted([width, height])
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use mozjpeg::{ColorSpace, Decompress, Marker};
 use crate::error::ImageError;
 use crate::image::limits::ImageLimits;
 use crate::image::pixels::Pixels;
+use crate::image::preprocess::Preprocess;
+use crate::image::scale::denominator;
 
 /// A progressive JPEG has about ten scans, the most thorough optimisers make a few dozen.
 const MAX_SCANS: usize = 100;
@@ -21,12 +23,13 @@ const MAX_SCANS: usize = 100;
 /// What an APP1 segment begins with when it holds EXIF.
 const EXIF: &[u8] = b"Exif\0\0";
 
-pub(crate) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<Pixels, ImageError> {
+/// Decodes at the scale that this preprocessing allows; without one, or where it asks for that, at full scale.
+pub(crate) fn decode(bytes: &[u8], limits: &ImageLimits, aim: Option<&Preprocess>) -> Result<Pixels, ImageError> {
     check_scans(bytes)?;
     let ran_dry = Cell::new(false);
     // libjpeg reports a fatal error by a function that must not return, and mozjpeg unwinds out of it (without the
     // panic hook, so nothing is printed). Catching that is the crate's own way to get the error.
-    let outcome = catch_unwind(AssertUnwindSafe(|| decompress(Source { rest: bytes, ran_dry: &ran_dry }, limits)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| decompress(Source { rest: bytes, ran_dry: &ran_dry }, limits, aim)));
     match outcome {
         Ok(Ok(pixels)) => Ok(pixels),
         // libjpeg goes on with grey where a file ends too early; here that is no picture.
@@ -38,38 +41,44 @@ pub(crate) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<Pixels, Image
 
 /// A start-of-scan marker cannot occur inside compressed data, so that counting them needs no parsing.
 fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
-    let scans = bytes.windows(2).filter(|pair| *pair == [0xff, 0xda]).count();
+    let scans = memchr::memmem::find_iter(bytes, &[0xff, 0xda]).count();
     if scans > MAX_SCANS { Err(ImageError::TooManyScans { scans, limit: MAX_SCANS }) } else { Ok(()) }
 }
 
-fn decompress(source: Source<'_>, limits: &ImageLimits) -> Result<Pixels, ImageError> {
+fn decompress(source: Source<'_>, limits: &ImageLimits, aim: Option<&Preprocess>) -> Result<Pixels, ImageError> {
     let ran_dry = source.ran_dry;
-    let header = Decompress::builder().with_markers(&[Marker::APP(1)]).from_reader(source).map_err(broken)?;
+    let mut header = Decompress::builder().with_markers(&[Marker::APP(1)]).from_reader(source).map_err(broken)?;
     let (width, height) = (header.width() as u64, header.height() as u64);
-    let channels = header.components().len() as u64;
-    // At most one 16-bit coefficient a sample, the samples as they come out, and the pixels once more when the
-    // picture is turned or converted.
-    limits.check(width, height, width.saturating_mul(height).saturating_mul(channels * 3 + 3))?;
+    // Before anything is divided by them.
+    limits.check(width, height, 0)?;
+    // Sides of a JPEG are 16-bit numbers.
+    let size = [width as u32, height as u32];
     let orientation = header
         .markers()
         .find_map(|marker| Orientation::from_exif_chunk(marker.data.strip_prefix(EXIF)?))
         .unwrap_or(Orientation::NoTransforms);
+    let divided = aim.and_then(|aim| aim.needs(size, orientation)).map_or(1, |wanted| denominator(size, wanted));
+    header.scale(8 / divided);
+    // At most one 16-bit coefficient a sample, the samples as they come out, and the pixels once more when the
+    // picture is turned or converted.
+    let channels = header.components().len() as u64;
+    let [across, down] = [width, height].map(|side| side.div_ceil(u64::from(divided)));
+    limits.check(width, height, width * height * channels * 2 + across * down * (channels + 3))?;
     let rgb = match header.color_space() {
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
             let mut lines = header.to_colorspace(ColorSpace::JCS_CMYK).map_err(broken)?;
             let samples: Vec<[u8; 4]> = lines.read_scanlines().map_err(broken)?;
-            samples.into_iter().flat_map(from_inverted_cmyk).collect()
+            samples.into_iter().map(from_inverted_cmyk).collect::<Vec<_>>()
         }
         _ => {
             let mut lines = header.rgb().map_err(broken)?;
-            lines.read_scanlines::<[u8; 3]>().map_err(broken)?.into_flattened()
+            lines.read_scanlines::<[u8; 3]>().map_err(broken)?
         }
     };
     if ran_dry.get() {
         return Err(ImageError::Truncated);
     }
-    // Sides of a JPEG are 16-bit numbers.
-    let pixels = Pixels::new(width as u32, height as u32, rgb).ok_or(ImageError::Empty { width, height })?;
+    let pixels = Pixels::reduced(size, divided, rgb.into_flattened()).ok_or(ImageError::Empty { width, height })?;
     Ok(pixels.oriented(orientation))
 }
 
@@ -144,10 +153,10 @@ mod tests {
     fn no_truncation_is_accepted() {
         for progressive in [false, true] {
             let whole = stored(progressive);
-            assert!(decode(&whole, &ImageLimits::default()).is_ok());
+            assert!(decode(&whole, &ImageLimits::default(), None).is_ok());
             // The last two bytes are the end marker.
             for length in 2..whole.len() - 2 {
-                let result = decode(&whole[..length], &ImageLimits::default());
+                let result = decode(&whole[..length], &ImageLimits::default(), None);
                 assert!(result.is_err(), "accepted {length} of {} bytes", whole.len());
             }
         }
@@ -160,7 +169,7 @@ mod tests {
             let mut damaged = whole.clone();
             damaged[position] ^= 0xff;
             let limits = ImageLimits { max_pixels: 1_000_000, ..ImageLimits::default() };
-            if let Ok(pixels) = decode(&damaged, &limits) {
+            if let Ok(pixels) = decode(&damaged, &limits, None) {
                 assert!(u64::from(pixels.width()) * u64::from(pixels.height()) <= limits.max_pixels);
             }
         }
@@ -171,7 +180,7 @@ mod tests {
         let mut bytes = stored(false);
         let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0] || pair == [0xff, 0xc2]).unwrap();
         bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
-        let result = decode(&bytes, &ImageLimits::default());
+        let result = decode(&bytes, &ImageLimits::default(), None);
         assert!(matches!(result, Err(ImageError::TooLarge { width: 65500, height: 65500, .. })), "{result:?}");
     }
 
@@ -179,7 +188,7 @@ mod tests {
     fn endless_scans_are_refused() {
         let mut bytes = stored(false);
         bytes.extend([0xff, 0xda].repeat(MAX_SCANS));
-        assert!(matches!(decode(&bytes, &ImageLimits::default()), Err(ImageError::TooManyScans { .. })));
+        assert!(matches!(decode(&bytes, &ImageLimits::default(), None), Err(ImageError::TooManyScans { .. })));
     }
 
     #[test]

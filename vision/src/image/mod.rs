@@ -17,11 +17,12 @@ mod pixels;
 mod prepare;
 mod preprocess;
 mod resize;
+mod scale;
 
-pub use decode::decode;
+pub use decode::{decode, decode_for};
 pub use draw::digit_picture;
 pub use frame::Frame;
 pub use limits::ImageLimits;
 pub use pixels::Pixels;
 pub use prepare::{batch, prepare};
-pub use preprocess::{ChannelOrder, Filter, Invert, Preprocess, Resize};
+pub use preprocess::{ChannelOrder, Decode, Filter, Invert, Preprocess, Resize};

@@ -5,20 +5,35 @@ use std::fmt;
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
 
+use crate::image::resize::Span;
+
 /// A picture as rows of RGB bytes, already turned the way it is to be looked at.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Pixels {
     rgb: RgbImage,
+    /// Width and height of the picture as it was sent, upright.
+    size: [u32; 2],
+    /// What of the rows is the picture, across and down: decoded at a smaller scale, the last row and column may reach
+    /// beyond it, and when it is turned they may be the first.
+    spans: [Span; 2],
 }
 
 impl Pixels {
     /// A picture from its rows, 3 bytes a pixel; nothing when their number does not fit the size, or is 0.
     #[must_use]
     pub fn new(width: u32, height: u32, rgb: Vec<u8>) -> Option<Self> {
+        Self::reduced([width, height], 1, rgb)
+    }
+
+    /// A picture of this width and height, decoded at its `divided`th part, rounded up; nothing when the number of bytes
+    /// does not fit that, or is 0.
+    pub(crate) fn reduced(size: [u32; 2], divided: u8, rgb: Vec<u8>) -> Option<Self> {
+        let [width, height] = size.map(|side| side.div_ceil(u32::from(divided)));
         if u64::from(width) * u64::from(height) * 3 != rgb.len() as u64 || rgb.is_empty() {
             return None;
         }
-        RgbImage::from_raw(width, height, rgb).map(|rgb| Self { rgb })
+        let spans = size.map(|side| Span { start: 0, length: side as usize, divided: divided.into() });
+        RgbImage::from_raw(width, height, rgb).map(|rgb| Self { rgb, size, spans })
     }
 
     /// Turns the picture as its EXIF orientation asks.
@@ -26,21 +41,45 @@ impl Pixels {
         if orientation == Orientation::NoTransforms {
             return self;
         }
-        let mut image = DynamicImage::ImageRgb8(self.rgb);
+        let Self { rgb, size, spans } = self;
+        let mut image = DynamicImage::ImageRgb8(rgb);
         image.apply_orientation(orientation);
-        Self { rgb: image.into_rgb8() }
+        let rgb = image.into_rgb8();
+        let ([width, height], [across, down]) = (size, spans);
+        let turned = is_turned(orientation);
+        let (size, mut spans) = if turned { ([height, width], [down, across]) } else { (size, spans) };
+        // What was the end is now the beginning.
+        let [across, down] = mirrored(orientation);
+        for (span, mirrored, pixels) in [(0, across, rgb.width()), (1, down, rgb.height())] {
+            if mirrored {
+                let Span { start, length, divided } = spans[span];
+                spans[span].start = pixels as usize * divided - start - length;
+            }
+        }
+        Self { rgb, size, spans }
     }
 
-    /// Width in pixels.
+    /// Width of the rows in pixels. What [`decode_for`](crate::image::decode_for) gives may be smaller than the picture.
     #[must_use]
     pub fn width(&self) -> u32 {
         self.rgb.width()
     }
 
-    /// Height in pixels.
+    /// Number of the rows.
     #[must_use]
     pub fn height(&self) -> u32 {
         self.rgb.height()
+    }
+
+    /// Width and height of the picture as it was sent, upright: what boxes are told in.
+    #[must_use]
+    pub fn size(&self) -> [u32; 2] {
+        self.size
+    }
+
+    /// What of the rows is the picture, across and down.
+    pub(crate) fn spans(&self) -> [Span; 2] {
+        self.spans
     }
 
     /// Rows from the top, pixels from the left, red, green and blue.
@@ -57,6 +96,22 @@ impl Pixels {
             ((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16) as u8
         };
         self.rgb.as_raw().chunks_exact(3).map(brightness).collect()
+    }
+}
+
+/// Whether an orientation makes a column of what was a row.
+pub(super) fn is_turned(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
+}
+
+/// Whether an orientation lets an axis of the turned picture run against the one that it was.
+fn mirrored(orientation: Orientation) -> [bool; 2] {
+    match orientation {
+        Orientation::NoTransforms | Orientation::Rotate90FlipH => [false, false],
+        Orientation::FlipHorizontal | Orientation::Rotate90 => [true, false],
+        Orientation::FlipVertical | Orientation::Rotate270 => [false, true],
+        Orientation::Rotate180 | Orientation::Rotate270FlipH => [true, true],
     }
 }
 

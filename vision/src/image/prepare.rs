@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 
 use crate::error::{ImageError, VisionError};
-use crate::image::frame::{letterbox_ratio, short_side};
+use crate::image::frame::short_side;
 use crate::image::pixels::Pixels;
 use crate::image::preprocess::{ChannelOrder, Filter, Invert, Preprocess, Resize};
 use crate::image::resize::{Cut, Raster};
@@ -29,18 +29,25 @@ pub fn prepare(pixels: &Pixels, preprocess: &Preprocess) -> Result<Vec<f32>, Ima
     if inverted {
         raster.bytes.to_mut().iter_mut().for_each(|byte| *byte = 255 - *byte);
     }
-    let fitted = match preprocess.resize() {
-        Resize::Stretch => whole(&raster, preprocess.filter(), shape.width, shape.height),
-        Resize::ShortSide(side) => {
-            // Only the middle is computed, so that a picture like a thread costs no more than others.
-            let (scaled, [left, top]) = short_side([width, height], side, shape);
-            let cut = Cut { left, top, width: shape.width, height: shape.height };
-            resized(&raster, preprocess.filter(), scaled, cut)
-        }
-        Resize::Letterbox(border) => letterbox(&raster, preprocess.filter(), border, shape),
-        Resize::Digit => digit::fit(&raster, shape.width, shape.height)?,
+    // The picture's own size counts, not that of the rows: boxes are mapped back by the same numbers.
+    let size = pixels.size().map(|side| side as usize);
+    let Some([across, down]) = preprocess.fitted(size) else {
+        return Ok(planes(&digit::fit(&raster, shape.width, shape.height)?, preprocess));
     };
-    Ok(planes(&fitted, preprocess))
+    // Only what is not cut off is computed, so that a picture like a thread costs no more than others.
+    let [left, top] = match preprocess.resize() {
+        Resize::ShortSide(side) => short_side(size, side, shape).1,
+        _ => [0, 0],
+    };
+    let cut = Cut { left, top, width: shape.width.min(across - left), height: shape.height.min(down - top) };
+    let resized = match preprocess.filter() {
+        Filter::Antialias => raster.resized_cut(pixels.spans(), across, down, cut),
+        Filter::Bilinear => bilinear::resized_cut(&raster, pixels.spans(), across, down, cut),
+    };
+    Ok(match preprocess.resize() {
+        Resize::Letterbox(border) => planes(&padded(&resized, border, shape), preprocess),
+        _ => planes(&resized, preprocess),
+    })
 }
 
 /// Puts prepared images of one shape together: `[N, C, H, W]` f32.
@@ -57,39 +64,35 @@ pub fn batch<T: AsRef<[f32]>>(images: &[T], shape: ImageShape, device: &Device) 
     Ok(Tensor::from_vec(elements, (images.len(), channels, height, width), device)?)
 }
 
-/// A part of the picture at another width and height.
-fn resized(raster: &Raster<'_>, filter: Filter, [width, height]: [usize; 2], cut: Cut) -> Raster<'static> {
-    match filter {
-        Filter::Antialias => raster.resized_cut(width, height, cut),
-        Filter::Bilinear => bilinear::resized_cut(raster, width, height, cut),
-    }
-}
-
-fn whole(raster: &Raster<'_>, filter: Filter, width: usize, height: usize) -> Raster<'static> {
-    resized(raster, filter, [width, height], Cut { left: 0, top: 0, width, height })
-}
-
-/// As large as fits, at the top left, `border` around it; sizes are cut to whole pixels, as YOLOX does.
-fn letterbox(raster: &Raster<'_>, filter: Filter, border: u8, shape: ImageShape) -> Raster<'static> {
-    let ratio = letterbox_ratio([raster.width, raster.height], shape);
-    let fitted = |length: usize, most: usize| ((length as f64 * ratio) as usize).clamp(1, most);
-    let (width, height) = (fitted(raster.width, shape.width), fitted(raster.height, shape.height));
-    let picture = whole(raster, filter, width, height);
+/// The picture at the top left, `border` to the right and below.
+fn padded(picture: &Raster<'_>, border: u8, shape: ImageShape) -> Raster<'static> {
     let mut bytes = vec![border; shape.elements()];
-    let rows = bytes.chunks_exact_mut(shape.width * raster.channels);
-    for (row, source) in rows.zip(picture.bytes.chunks_exact(width * raster.channels)) {
+    let rows = bytes.chunks_exact_mut(shape.width * picture.channels);
+    for (row, source) in rows.zip(picture.bytes.chunks_exact(picture.width * picture.channels)) {
         row[..source.len()].copy_from_slice(source);
     }
-    Raster { width: shape.width, height: shape.height, channels: raster.channels, bytes: bytes.into() }
+    Raster { width: shape.width, height: shape.height, channels: picture.channels, bytes: bytes.into() }
 }
 
+/// Normalised, and one plane after another, in one pass over the pixels.
 fn planes(raster: &Raster<'_>, preprocess: &Preprocess) -> Vec<f32> {
-    let channels = raster.channels;
-    let mut elements = Vec::with_capacity(raster.bytes.len());
-    for plane in 0..channels {
-        let table = preprocess.table(plane);
-        let source = if preprocess.channels() == ChannelOrder::Bgr { channels - 1 - plane } else { plane };
-        elements.extend(raster.bytes.iter().skip(source).step_by(channels).map(|byte| table[usize::from(*byte)]));
+    let mut elements = vec![0.0; raster.bytes.len()];
+    let value = |table: &[f32; 256], byte: u8| table[usize::from(byte)];
+    if raster.channels == 1 {
+        let table = preprocess.table(0);
+        elements.iter_mut().zip(&*raster.bytes).for_each(|(element, byte)| *element = value(&table, *byte));
+        return elements;
+    }
+    let [first, second, third] = [0, 1, 2].map(|plane| preprocess.table(plane));
+    // The byte of each plane in a pixel.
+    let [one, two, three] = if preprocess.channels() == ChannelOrder::Bgr { [2, 1, 0] } else { [0, 1, 2] };
+    let (pixels, _) = raster.bytes.as_chunks::<3>();
+    let (above, below) = elements.split_at_mut(pixels.len());
+    let (middle, below) = below.split_at_mut(pixels.len());
+    for (((pixel, above), middle), below) in pixels.iter().zip(above).zip(middle).zip(below) {
+        *above = value(&first, pixel[one]);
+        *middle = value(&second, pixel[two]);
+        *below = value(&third, pixel[three]);
     }
     elements
 }

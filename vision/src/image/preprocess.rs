@@ -12,6 +12,7 @@ pub struct Preprocess {
     size: [usize; 2],
     resize: Resize,
     filter: Filter,
+    decode: Decode,
     channels: ChannelOrder,
     invert: Invert,
     scale: f64,
@@ -48,6 +49,17 @@ pub enum Filter {
     /// Each pixel is mixed of the four around its middle, as OpenCV's `INTER_LINEAR`: what most detectors were trained
     /// with.
     Bilinear,
+}
+
+/// How many of a JPEG's pixels are decoded. Other formats, and pictures of digits, always are as they are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decode {
+    /// All of them, as reference programs do: the answers are theirs.
+    Full,
+    /// Their means over 2 x 2, 4 x 4 or 8 x 8, where four times what the network sees in each direction is left: large
+    /// photographs are decoded sooner, and in less memory.
+    Scaled,
 }
 
 /// Which planes the network sees, in order.
@@ -97,6 +109,8 @@ struct Written {
     /// Antialiased when absent.
     #[serde(default)]
     filter: Filter,
+    /// Scaled for the antialiased filter and full for the other, when absent.
+    decode: Option<Decode>,
     #[serde(default = "rgb")]
     channels: ChannelOrder,
     #[serde(default)]
@@ -126,7 +140,7 @@ impl TryFrom<Written> for Preprocess {
 
     fn try_from(written: Written) -> Result<Self, ImageError> {
         let refuse = |reason: &str| Err(ImageError::Preprocess(reason.to_owned()));
-        let Written { size, resize, filter, channels, invert, scale, mean, std } = written;
+        let Written { size, resize, filter, decode, channels, invert, scale, mean, std } = written;
         if size.iter().any(|side| !(1..=MAX_SIDE).contains(side)) {
             return refuse("`size` must be two numbers from 1 to 4096: height and width");
         }
@@ -150,7 +164,12 @@ impl TryFrom<Written> for Preprocess {
         if !scale.is_finite() || mean.iter().chain(&std).any(|number| !number.is_finite()) || std.contains(&0.0) {
             return refuse("`scale`, `mean` and `std` must be finite, and `std` not zero");
         }
-        Ok(Self { size, resize, filter, channels, invert, scale, mean, std })
+        // Without antialiasing a network sees single pixels of the picture, and other ones once it is scaled.
+        let decode = decode.unwrap_or(match filter {
+            Filter::Antialias => Decode::Scaled,
+            Filter::Bilinear => Decode::Full,
+        });
+        Ok(Self { size, resize, filter, decode, channels, invert, scale, mean, std })
     }
 }
 
@@ -177,6 +196,12 @@ impl Preprocess {
     #[must_use]
     pub fn filter(&self) -> Filter {
         self.filter
+    }
+
+    /// How many of a JPEG's pixels are decoded.
+    #[must_use]
+    pub fn decode(&self) -> Decode {
+        self.decode
     }
 
     /// Whether dark and bright change places.
@@ -212,6 +237,16 @@ mod tests {
         )
         .unwrap();
         assert_eq!((full.table(0)[0], full.table(2)[125]), (-104.0, 1.0));
+    }
+
+    #[test]
+    fn scaled_decoding_is_for_networks_that_see_antialiased_pictures() {
+        let decode =
+            |more: &str| parse(&format!(r#"{{ "size": [224, 200], "resize": "stretch"{more} }}"#)).unwrap().decode();
+        assert_eq!(decode(""), Decode::Scaled);
+        assert_eq!(decode(r#", "decode": "full""#), Decode::Full);
+        assert_eq!(decode(r#", "filter": "bilinear""#), Decode::Full);
+        assert_eq!(decode(r#", "filter": "bilinear", "decode": "scaled""#), Decode::Scaled);
     }
 
     #[test]

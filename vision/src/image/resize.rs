@@ -3,8 +3,14 @@
 //!
 //! Why not a crate: those that are quick keep their weights in 16 bits, and one sample in six comes out one step off.
 //! That moves class probabilities by up to 0.018, and the references were made with Pillow.
+//!
+//! Why it is quick all the same: sixteen rows are made narrower at a time, their samples woven together, so that one
+//! weight meets sixteen samples that lie side by side. The loops are plain; `pulp` runs them with the widest
+//! instructions that the processor has.
 
 use std::borrow::Cow;
+
+use pulp::Arch;
 
 /// Rows of bytes, `channels` (1 or 3) to a pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +30,35 @@ pub(crate) struct Cut {
     pub(crate) height: usize,
 }
 
+/// What of a raster is the picture, in one direction. Counted in the picture's own pixels, of which each of the raster's
+/// holds the mean of `divided` (a power of two).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+    pub(crate) divided: usize,
+}
+
+impl Span {
+    /// All of so many pixels.
+    pub(crate) const fn whole(pixels: usize) -> Self {
+        Self { start: 0, length: pixels, divided: 1 }
+    }
+
+    /// Where it starts and how long it is in pixels of the raster.
+    pub(crate) fn in_raster(self) -> [f64; 2] {
+        [self.start, self.length].map(|pixels| pixels as f64 / self.divided as f64)
+    }
+}
+
 /// Pillow's fixed point: a 32-bit sum of byte x weight keeps 8 bits and two guard bits.
 const PRECISION: u32 = 32 - 8 - 2;
+
+/// Rows that are made narrower together: as many 32-bit sums as the widest registers hold.
+const ROWS: usize = 16;
+
+/// Samples of a row that are woven at a time: what is woven, and the steps on the way, stay in the nearest cache.
+const WOVEN: usize = 768;
 
 /// The source pixels that make one pixel, and how much each counts.
 struct Taps {
@@ -34,22 +67,28 @@ struct Taps {
 }
 
 impl Raster<'_> {
-    /// The same picture at another size; neither size may be 0.
-    pub(crate) fn resized(&self, width: usize, height: usize) -> Raster<'static> {
-        self.resized_cut(width, height, Cut { left: 0, top: 0, width, height })
+    /// All of it, across and down.
+    pub(crate) const fn spans(&self) -> [Span; 2] {
+        [Span::whole(self.width), Span::whole(self.height)]
     }
 
-    /// A part of what [`Self::resized`] would give; only that part is computed.
-    pub(crate) fn resized_cut(&self, width: usize, height: usize, cut: Cut) -> Raster<'static> {
-        let down = taps(self.height, height, cut.top, cut.height);
+    /// The same picture at another size; neither size may be 0.
+    pub(crate) fn resized(&self, width: usize, height: usize) -> Raster<'static> {
+        self.resized_cut(self.spans(), width, height, Cut { left: 0, top: 0, width, height })
+    }
+
+    /// What lies in `spans` at another width and height, and a part of that; only that part is computed.
+    pub(crate) fn resized_cut(&self, spans: [Span; 2], width: usize, height: usize, cut: Cut) -> Raster<'static> {
+        let down = taps(self.height, spans[1], height, cut.top, cut.height);
         let first = down.first().map_or(0, |taps| taps.start);
         let end = down.last().map_or(0, |taps| taps.start + taps.weights.len());
-        let across = taps(self.width, width, cut.left, cut.width);
-        let narrow = match self.channels {
+        let across = taps(self.width, spans[0], width, cut.left, cut.width);
+        let arch = Arch::new();
+        let narrow = arch.dispatch(|| match self.channels {
             1 => self.along_rows::<1>(&across, first, end),
             _ => self.along_rows::<3>(&across, first, end),
-        };
-        narrow.along_columns(&down, first)
+        });
+        arch.dispatch(|| narrow.along_columns(&down, first))
     }
 
     /// A part of the picture, which must lie inside.
@@ -63,25 +102,40 @@ impl Raster<'_> {
     }
 
     /// Rows from `first` to before `end`.
+    #[inline(always)]
     fn along_rows<const CHANNELS: usize>(&self, across: &[Taps], first: usize, end: usize) -> Raster<'static> {
-        let row = self.width * CHANNELS;
-        let mut bytes = Vec::with_capacity(across.len() * (end - first) * CHANNELS);
-        for row in self.bytes[first * row..end * row].chunks_exact(row) {
-            for taps in across {
-                let pixels = row[taps.start * CHANNELS..].chunks_exact(CHANNELS);
-                let mut sums = [HALF; CHANNELS];
-                for (pixel, weight) in pixels.zip(&taps.weights) {
-                    for (sum, sample) in sums.iter_mut().zip(pixel) {
-                        *sum += i32::from(*sample) * weight;
+        let (row, narrow) = (self.width * CHANNELS, across.len() * CHANNELS);
+        let mut bytes = vec![0; narrow * (end - first)];
+        // Only what some pixel needs is woven.
+        let from = across.first().map_or(0, |taps| taps.start) * CHANNELS;
+        let to = across.last().map_or(0, |taps| taps.start + taps.weights.len()) * CHANNELS;
+        let mut weaver = Weaver::default();
+        let mut woven = vec![[0; ROWS]; to - from];
+        let sources = self.bytes[first * row..end * row].chunks(row * ROWS);
+        for (source, target) in sources.zip(bytes.chunks_mut(narrow * ROWS)) {
+            weaver.weave(source, row, from, &mut woven);
+            for (pixel, taps) in across.iter().enumerate() {
+                let samples = woven[taps.start * CHANNELS - from..].chunks_exact(CHANNELS);
+                let mut sums = [[HALF; ROWS]; CHANNELS];
+                for (samples, weight) in samples.zip(&taps.weights) {
+                    for channel in 0..CHANNELS {
+                        for lane in 0..ROWS {
+                            sums[channel][lane] += i32::from(samples[channel][lane]) * weight;
+                        }
                     }
                 }
-                bytes.extend(sums.map(byte));
+                for (channel, sums) in sums.iter().enumerate() {
+                    let rounded: [u8; ROWS] = std::array::from_fn(|lane| byte(sums[lane]));
+                    let column = target[pixel * CHANNELS + channel..].iter_mut().step_by(narrow);
+                    column.zip(rounded).for_each(|(target, byte)| *target = byte);
+                }
             }
         }
         Raster { width: across.len(), height: end - first, channels: CHANNELS, bytes: bytes.into() }
     }
 
     /// `first` is the source row that is row 0 here.
+    #[inline(always)]
     fn along_columns(&self, down: &[Taps], first: usize) -> Raster<'static> {
         let row = self.width * self.channels;
         let mut bytes = Vec::with_capacity(row * down.len());
@@ -100,24 +154,71 @@ impl Raster<'_> {
     }
 }
 
+/// Puts the samples of sixteen rows side by side: the first of each row, then the second of each.
+#[derive(Default)]
+struct Weaver {
+    one: Vec<u8>,
+    other: Vec<u8>,
+}
+
+impl Weaver {
+    /// `source` is up to [`ROWS`] rows of `row` bytes, of which the samples from `from` on are woven; rows that are
+    /// missing are left as they are.
+    #[inline(always)]
+    fn weave(&mut self, source: &[u8], row: usize, from: usize, woven: &mut [[u8; ROWS]]) {
+        self.one.resize(WOVEN * ROWS, 0);
+        self.other.resize(WOVEN * ROWS, 0);
+        let mut at = from;
+        for woven in woven.chunks_mut(WOVEN) {
+            let length = woven.len();
+            let (one, other) = (&mut self.one[..length * ROWS], &mut self.other[..length * ROWS]);
+            for (target, row) in one.chunks_exact_mut(length).zip(source.chunks_exact(row)) {
+                target.copy_from_slice(&row[at..at + length]);
+            }
+            // Four times, each row of the upper half is woven with its fellow of the lower half: of 16 rows become 8 of
+            // twice the length, then 4, 2 and 1.
+            interleave(one, other, length);
+            interleave(other, one, length * 2);
+            interleave(one, other, length * 4);
+            interleave(other, woven.as_flattened_mut(), length * 8);
+            at += length;
+        }
+    }
+}
+
+/// Weaves row 0 with row n / 2, row 1 with row n / 2 + 1 and so on, of n rows of this length.
+#[inline(always)]
+fn interleave(rows: &[u8], woven: &mut [u8], length: usize) {
+    let (upper, lower) = rows.split_at(rows.len() / 2);
+    let pairs = upper.chunks_exact(length).zip(lower.chunks_exact(length));
+    for (woven, (upper, lower)) in woven.chunks_exact_mut(length * 2).zip(pairs) {
+        let (woven, _) = woven.as_chunks_mut::<2>();
+        for (woven, (upper, lower)) in woven.iter_mut().zip(upper.iter().zip(lower)) {
+            *woven = [*upper, *lower];
+        }
+    }
+}
+
 /// One half, so that cutting off the fraction rounds.
 const HALF: i32 = 1 << (PRECISION - 1);
 
+#[inline(always)]
 fn byte(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-/// Taps of `count` pixels from pixel `first`, when `input` pixels become `output`.
-fn taps(input: usize, output: usize, first: usize, count: usize) -> Vec<Taps> {
-    if input == output {
+/// Taps of `count` pixels from pixel `first`, when what lies in `span` of `input` pixels becomes `output` pixels.
+fn taps(input: usize, span: Span, output: usize, first: usize, count: usize) -> Vec<Taps> {
+    if span == Span::whole(output) {
         // Pillow leaves out a direction that does not change.
         return (first..first + count).map(|start| Taps { start, weights: vec![1 << PRECISION] }).collect();
     }
-    let step = input as f64 / output as f64;
+    let [origin, length] = span.in_raster();
+    let step = length / output as f64;
     // When it shrinks, the triangle grows with the step; when it grows, it spans neighbouring pixels.
     let reach = step.max(1.0);
     let one = |pixel: usize| {
-        let centre = (pixel as f64 + 0.5) * step;
+        let centre = origin + (pixel as f64 + 0.5) * step;
         let start = (centre - reach + 0.5).max(0.0) as usize;
         let end = ((centre + reach + 0.5) as usize).min(input);
         let triangle = |source: usize| (1.0 - ((source as f64 - centre + 0.5) / reach).abs()).max(0.0);
@@ -171,6 +272,6 @@ mod tests {
         let bytes = (0..40 * 30 * 3u32).map(|i| (i * i % 251) as u8).collect::<Vec<_>>().into();
         let picture = Raster { width: 40, height: 30, channels: 3, bytes };
         let cut = Cut { left: 5, top: 3, width: 9, height: 7 };
-        assert_eq!(picture.resized_cut(23, 17, cut), picture.resized(23, 17).cropped(cut));
+        assert_eq!(picture.resized_cut(picture.spans(), 23, 17, cut), picture.resized(23, 17).cropped(cut));
     }
 }

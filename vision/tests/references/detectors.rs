@@ -10,7 +10,7 @@ use adit_vision::{
 };
 use serde_json::{Value, json};
 
-use crate::{data, decoded, files, json, name};
+use crate::{data, decoded, decoded_for, files, json, name};
 
 /// A detector with its preprocessing, as a `model.toml` would have it.
 struct Model {
@@ -45,13 +45,14 @@ impl Model {
 
     /// From a file to boxes in its picture, which has this width and height.
     fn detect(&self, path: &Path, options: &DetectOptions) -> (Vec<Detection>, [f32; 2]) {
-        let pixels = decoded(path);
+        let pixels = decoded_for(path, &self.preprocess);
         let image = prepare(&pixels, &self.preprocess).unwrap();
         let input = batch(&[image], self.detector.input(), &Device::Cpu).unwrap();
         let heads = self.detector.forward(&input, &Stop::never()).unwrap();
-        let frame = self.preprocess.frame(pixels.width(), pixels.height()).unwrap();
+        let [width, height] = pixels.size();
+        let frame = self.preprocess.frame(width, height).unwrap();
         let found = detections(&candidates(&heads).unwrap()[0], &frame, &self.labels, options).unwrap();
-        (found, [pixels.width() as f32, pixels.height() as f32])
+        (found, [width as f32, height as f32])
     }
 
     /// Holds all photographs against the stored boxes, whose label is `label` where none is stored.
@@ -176,5 +177,35 @@ fn a_batch_of_pictures_is_told_apart() {
     for (together, alone) in together.iter().zip([run(&[first]), run(&[second])]) {
         let worst = together.scores.iter().zip(&alone[0].scores).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-4, "{worst}");
+    }
+}
+
+/// A detector may be told to decode at a smaller scale: a large photograph's boxes stay where they are.
+#[test]
+fn boxes_of_a_scaled_picture_lie_in_the_whole_one() {
+    let Some(data) = data() else { return };
+    let mut model = Model::yolox(&data);
+    let path = data.join("images/photos/harbour_12mp.jpg");
+    let (whole, size) = model.detect(&path, &DetectOptions::default());
+    let mut section = serde_json::to_value(&model.preprocess).unwrap();
+    section["decode"] = "scaled".into();
+    model.preprocess = serde_json::from_value(section).unwrap();
+    assert_eq!(decoded_for(&path, &model.preprocess).width(), 2016);
+    let (scaled, scaled_size) = model.detect(&path, &DetectOptions::default());
+    assert_eq!((size, scaled_size), ([4032.0, 3024.0], size));
+    let sure: Vec<_> = whole.iter().filter(|found| found.score > 0.4).collect();
+    assert!(!sure.is_empty());
+    for found in sure {
+        let same = |other: &&Detection| other.label == found.label && overlap(other.corners, found.corners) > 0.9;
+        let other = scaled.iter().find(same).unwrap_or_else(|| panic!("no {found:?} among {scaled:?}"));
+        println!(
+            "{}: {} and {}, overlap {}",
+            found.label,
+            found.score,
+            other.score,
+            overlap(other.corners, found.corners)
+        );
+        // The network was not trained on smoothed pictures: this is why it has to be asked for.
+        assert!((found.score - other.score).abs() < 0.1, "{found:?} and {other:?}");
     }
 }

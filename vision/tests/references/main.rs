@@ -4,14 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod detectors;
+mod formats;
 mod formula;
 mod heads;
+mod scaled;
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use adit_vision::image::{ImageLimits, Pixels, Preprocess, batch, decode, digit_picture, prepare};
+use adit_vision::image::{ImageLimits, Pixels, Preprocess, batch, decode, decode_for, digit_picture, prepare};
 use adit_vision::train::{Digits, Part};
 use adit_vision::{Architecture, Device, Labels, Network, Stop, Tensor, Weights, probabilities, top};
 use serde_json::Value;
@@ -45,6 +47,12 @@ fn decoded(path: &Path) -> Pixels {
     decode(&fs::read(path).unwrap(), &ImageLimits::default()).unwrap_or_else(|error| panic!("{}: {error}", name(path)))
 }
 
+/// As [`decoded`], at the scale that the preprocessing allows.
+fn decoded_for(path: &Path, preprocess: &Preprocess) -> Pixels {
+    decode_for(&fs::read(path).unwrap(), &ImageLimits::default(), preprocess)
+        .unwrap_or_else(|error| panic!("{}: {error}", name(path)))
+}
+
 struct Model {
     network: Box<dyn Network>,
     preprocess: Preprocess,
@@ -56,7 +64,7 @@ impl Model {
         let folder = data.join("models").join(architecture.name());
         let weights = Weights::read(&folder.join("1/model.safetensors")).unwrap();
         let network = architecture.build(&weights, &Device::Cpu).unwrap();
-        let preprocess = written(&json(&folder.join("model.json"))["preprocessing"]);
+        let preprocess = written(&json(&folder.join("model.json"))["preprocessing"], "full");
         assert_eq!(network.input(), preprocess.shape());
         Self { network, preprocess, folder }
     }
@@ -85,12 +93,13 @@ impl Model {
     }
 }
 
-/// A model.json's preprocessing in the words of a `[preprocess]` section.
-fn written(stored: &Value) -> Preprocess {
+/// A model.json's preprocessing in the words of a `[preprocess]` section, with JPEGs decoded in this way.
+fn written(stored: &Value, decode: &str) -> Preprocess {
     let scale = if stored["scale"] == "1" { 1.0 } else { 1.0 / 255.0 };
     serde_json::from_value(serde_json::json!({
         "size": [stored["size"], stored["size"]],
         "resize": { "short_side": stored["resize_short"] },
+        "decode": decode,
         "channels": stored["channel_order"].as_str().unwrap().to_lowercase(),
         "scale": scale,
         "mean": stored["mean"],
