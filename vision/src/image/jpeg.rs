@@ -192,6 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn ycck_is_the_same_ink() {
+        let ink: Vec<u8> = (0..40 * 24u32).flat_map(|i| [i % 256, i / 4, 255 - i % 200, 230].map(|ink| ink as u8)).collect();
+        let stored = |space: ColorSpace| {
+            let mut compress = mozjpeg::Compress::new(ColorSpace::JCS_CMYK);
+            compress.set_size(40, 24);
+            compress.set_color_space(space);
+            compress.set_quality(98.0);
+            let mut started = compress.start_compress(Vec::new()).unwrap();
+            started.write_scanlines(&ink).unwrap();
+            decode(&started.finish().unwrap(), &ImageLimits::default(), None).unwrap()
+        };
+        let [cmyk, ycck] = [ColorSpace::JCS_CMYK, ColorSpace::JCS_YCCK].map(stored);
+        let sum: u64 = cmyk.rgb().iter().zip(ycck.rgb()).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+        let mean = sum as f64 / cmyk.rgb().len() as f64;
+        assert!(mean < 3.0, "{mean} of 255 apart");
+    }
+
+    #[test]
     fn inverted_cmyk_is_ink_on_white() {
         assert_eq!(from_inverted_cmyk([255, 255, 255, 255]), [255, 255, 255], "no ink");
         assert_eq!(from_inverted_cmyk([255, 255, 255, 0]), [0, 0, 0], "black ink");
