@@ -5,6 +5,7 @@ mod batching;
 mod cancellation;
 mod house;
 mod hub;
+mod memory;
 mod oip;
 mod photo;
 mod program;

@@ -6,6 +6,7 @@ mod ask;
 mod cancel;
 mod chaos;
 mod detect;
+mod formats;
 mod many;
 mod notify;
 mod photos;
