@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn ycck_is_the_same_ink() {
-        let ink: Vec<u8> = (0..40 * 24u32).flat_map(|i| [i % 256, i / 4, 255 - i % 200, 230].map(|ink| ink as u8)).collect();
+        let ink: Vec<u8> =
+            (0..40 * 24u32).flat_map(|i| [i % 256, i / 4, 255 - i % 200, 230].map(|ink| ink as u8)).collect();
         let stored = |space: ColorSpace| {
             let mut compress = mozjpeg::Compress::new(ColorSpace::JCS_CMYK);
             compress.set_size(40, 24);
