@@ -50,7 +50,7 @@ fn learns(architecture: Architecture) {
     }
     let folder = data.join("models").join(architecture.name());
     let weights = Weights::read(&folder.join("1/model.safetensors")).unwrap();
-    let preprocess: Preprocess = written(&json(&folder.join("model.json"))["preprocessing"]);
+    let preprocess: Preprocess = written(&json(&folder.join("model.json"))["preprocessing"], "full");
     let origin = Origin { architecture, weights: &weights, preprocess: &preprocess };
     let options = ClassifierOptions { batch: 8, flip: true, ..ClassifierOptions::new(set.path(), set.path()) };
     let trained = classifier(&options, &origin, &Stop::never(), &mut Silent).unwrap();
