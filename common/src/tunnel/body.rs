@@ -17,8 +17,8 @@ pub(super) type Upload = Pin<Box<dyn Future<Output = Result<std::time::Instant, 
 
 /// A body that is received as it is polled: not polling it makes the peer wait. Dropping it before its end cancels the exchange.
 pub struct TunnelBody {
-    incoming: Incoming,
-    max_fields: usize,
+    /// Boxed, for bodies are passed on and on.
+    incoming: Box<Incoming>,
     /// Bytes still to come, when the head said how many there are.
     left: Option<u64>,
     done: bool,
@@ -26,14 +26,9 @@ pub struct TunnelBody {
 }
 
 impl TunnelBody {
-    pub(super) fn new(
-        incoming: Incoming,
-        max_fields: usize,
-        headers: &http::HeaderMap,
-        upload: Option<Upload>,
-    ) -> Self {
+    pub(super) fn new(incoming: Box<Incoming>, headers: &http::HeaderMap, upload: Option<Upload>) -> Self {
         let length = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { incoming, max_fields, left: length, done: false, upload }
+        Self { incoming, left: length, done: false, upload }
     }
 
     /// Goes on with an upload that was answered early. Its failure is the peer's to report in its answer.
@@ -64,7 +59,7 @@ impl Body for TunnelBody {
                 Some(Ok(Frame::data(data)))
             }
             Ok(Some(Piece::Section(section))) => {
-                Some(fields::decode_trailers(&section, self.max_fields).map(Frame::trailers))
+                Some(fields::decode_trailers(&section, self.incoming.max_fields()).map(Frame::trailers))
             }
             Ok(None) => None,
             Err(error) => Some(Err(error)),

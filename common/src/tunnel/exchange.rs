@@ -10,22 +10,17 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response};
-use http_body::{Body, Frame};
+use http::{Request, Response};
+use http_body::Body;
 
 use super::body::{TunnelBody, Upload};
 use super::error::{ResetCode, TunnelError};
 use super::fields;
-use super::frame::{self, kind};
+use super::frame;
+use super::opening::Opening;
 use super::stream::{Incoming, Outgoing};
 
 type BoxError = Box<dyn Error + Send + Sync>;
-
-/// Up to here a body is copied behind its head: one buffer costs less than two that share nothing.
-const SMALL: usize = 1 << 10;
-
-/// Room for an ordinary head, a frame's header and a small body, so that they are one allocation.
-const HEAD_ROOM: usize = 512 + SMALL;
 
 /// How much of a request had been handed to the tunnel when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,43 +59,45 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Caller {
     outgoing: Outgoing,
-    incoming: Incoming,
-    max_fields: usize,
+    incoming: Box<Incoming>,
 }
 
 impl Caller {
     pub(super) fn new((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
         Self {
             outgoing: Outgoing::new(send, ResetCode::REQUEST_CANCELLED),
-            incoming: Incoming::new(receive, max_fields, ResetCode::REQUEST_CANCELLED),
-            max_fields,
+            incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::REQUEST_CANCELLED)),
         }
     }
 
     /// Sends the request and waits for the answer's head. An agent may answer before it has read the whole body; the rest is
     /// then sent while the answer's body is polled.
-    pub async fn send<B>(self, request: Request<B>) -> Result<Answer, CallError>
+    pub fn send<B>(self, request: Request<B>) -> impl Future<Output = Result<Answer, CallError>> + Send + use<B>
     where
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { mut outgoing, mut incoming, max_fields } = self;
-        let (head, body) = request.into_parts();
-        let mut start = BytesMut::with_capacity(HEAD_ROOM);
-        frame::put_section(&mut start, |out| fields::encode_request(&head, out));
-        let mut body = Box::pin(body);
-        let first = first_frame(body.as_mut()).await.map_err(|error| CallError { error, sent: Sent::Nothing })?;
-        // Head and first bytes leave in one piece, so that a small request is one packet.
-        let more = write_head(&mut outgoing, start, first, body.as_mut())
-            .await
-            .map_err(|error| CallError { error, sent: Sent::Part })?;
+        // Encoded before anything is waited for, so that the future need not hold the head.
+        let (head, mut body) = request.into_parts();
+        let opening = Opening::of(Pin::new(&mut body), |out| fields::encode_request(&head, out));
+        self.exchange(opening, body)
+    }
+
+    async fn exchange<B>(self, opening: Result<Opening, TunnelError>, mut body: B) -> Result<Answer, CallError>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Self { mut outgoing, mut incoming } = self;
+        let opening = opening.map_err(|error| CallError { error, sent: Sent::Nothing })?;
+        let more = opening.write(&mut outgoing).await.map_err(|error| CallError { error, sent: Sent::Part })?;
         let opened = Instant::now();
 
         let mut sent = None;
         let mut upload: Option<Upload> = None;
         if more {
             upload = Some(Box::pin(async move {
-                write_rest(&mut outgoing, body.as_mut()).await?;
+                write_rest(&mut outgoing, Pin::new(&mut body)).await?;
                 Ok(Instant::now())
             }));
         } else {
@@ -108,7 +105,7 @@ impl Caller {
         }
         let mut failed = None;
         let response = {
-            let mut answer = pin!(read_answer(&mut incoming, max_fields));
+            let mut answer = pin!(read_answer(&mut incoming));
             poll_fn(|context| {
                 if let Some(running) = &mut upload
                     && let Poll::Ready(result) = running.as_mut().poll(context)
@@ -138,16 +135,16 @@ impl Caller {
         let progress = if sent.is_some() { Sent::All } else { Sent::Part };
         let head = response.map_err(|error| CallError { error, sent: progress })?;
         let (parts, ()) = head.into_parts();
-        let body = TunnelBody::new(incoming, max_fields, &parts.headers, upload);
+        let body = TunnelBody::new(incoming, &parts.headers, upload);
         Ok(Answer { response: Response::from_parts(parts, body), opened, sent })
     }
 }
 
-async fn read_answer(incoming: &mut Incoming, max_fields: usize) -> Result<Response<()>, TunnelError> {
+async fn read_answer(incoming: &mut Incoming) -> Result<Response<()>, TunnelError> {
     loop {
         let section = incoming.head().await?;
-        let response =
-            fields::decode_response(&section, max_fields).inspect_err(|error| incoming.stop_with(error.code()))?;
+        let response = fields::decode_response(&section, incoming.max_fields())
+            .inspect_err(|error| incoming.stop_with(error.code()))?;
         if !response.status().is_informational() {
             return Ok(response);
         }
@@ -159,8 +156,7 @@ async fn read_answer(incoming: &mut Incoming, max_fields: usize) -> Result<Respo
 #[derive(Debug)]
 pub struct Callee {
     outgoing: Outgoing,
-    incoming: Incoming,
-    max_fields: usize,
+    incoming: Box<Incoming>,
 }
 
 impl Callee {
@@ -168,8 +164,7 @@ impl Callee {
         Self {
             // Whoever drops it unanswered did not work on it.
             outgoing: Outgoing::new(send, ResetCode::REQUEST_REJECTED),
-            incoming: Incoming::new(receive, max_fields, ResetCode::NO_ERROR),
-            max_fields,
+            incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::NO_ERROR)),
         }
     }
 
@@ -182,10 +177,21 @@ impl Callee {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let Self { mut outgoing, mut incoming, max_fields } = self;
+        // Boxed once it runs, so that whoever spawns it moves a pointer about and not all of its states.
+        Box::pin(self.exchange(service)).await
+    }
+
+    async fn exchange<F, A, B>(self, service: F) -> Result<(), TunnelError>
+    where
+        F: FnOnce(Request<TunnelBody>) -> A,
+        A: Future<Output = Response<B>>,
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let Self { mut outgoing, mut incoming } = self;
         let request = async {
             let section = incoming.head().await?;
-            fields::decode_request(&section, max_fields)
+            fields::decode_request(&section, incoming.max_fields())
         };
         let request = match request.await {
             Ok(request) => request,
@@ -198,7 +204,7 @@ impl Callee {
         // From here on it is being worked on, and may not be sent to another agent as if it had not been.
         outgoing.reset_with(ResetCode::INTERNAL_ERROR);
         let (head, ()) = request.into_parts();
-        let body = TunnelBody::new(incoming, max_fields, &head.headers, None);
+        let body = TunnelBody::new(incoming, &head.headers, None);
         let response = {
             let service = pin!(service(Request::from_parts(head, body)));
             while_wanted(service, || outgoing.unwanted()).await?
@@ -243,78 +249,14 @@ where
     B::Error: Into<BoxError>,
 {
     let (head, body) = response.into_parts();
-    let mut start = BytesMut::with_capacity(HEAD_ROOM);
-    frame::put_section(&mut start, |out| fields::encode_response(&head, out));
     let mut body = pin!(body);
-    let first = first_frame(body.as_mut()).await?;
-    if write_head(outgoing, start, first, body.as_mut()).await? {
+    let opening = Opening::of(body.as_mut(), |out| fields::encode_response(&head, out))?;
+    if opening.write(outgoing).await? {
         let unwanted = outgoing.unwanted();
         // Boxed: most answers have no rest, and their tasks need no room for it.
         return Box::pin(async { while_wanted(pin!(write_rest(outgoing, body)), || unwanted).await? }).await;
     }
     Ok(())
-}
-
-/// A body's first frame if it is there at once: `Some(None)` for a body without any, `None` for one that is not there yet.
-async fn first_frame<B>(mut body: Pin<&mut B>) -> Result<Option<Option<Frame<Bytes>>>, TunnelError>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    if body.is_end_stream() {
-        return Ok(Some(None));
-    }
-    poll_fn(|context| match body.as_mut().poll_frame(context) {
-        Poll::Ready(frame) => Poll::Ready(frame.transpose().map(Some)),
-        Poll::Pending => Poll::Ready(Ok(None)),
-    })
-    .await
-    .map_err(|error| TunnelError::Body(error.into()))
-}
-
-/// Writes the head with what there is of the body; true if the body is still to be written.
-async fn write_head<B>(
-    outgoing: &mut Outgoing,
-    mut head: BytesMut,
-    first: Option<Option<Frame<Bytes>>>,
-    body: Pin<&mut B>,
-) -> Result<bool, TunnelError>
-where
-    B: Body<Data = Bytes>,
-{
-    let Some(first) = first else {
-        outgoing.write(&mut [head.freeze()]).await?;
-        return Ok(true);
-    };
-    let more = match first.map(Frame::into_data) {
-        None => false,
-        Some(Ok(data)) => {
-            let more = !body.is_end_stream();
-            if !data.is_empty() {
-                frame::put_header(kind::DATA, data.len() as u64, &mut head);
-            }
-            let head = std::mem::take(&mut head);
-            if data.len() <= SMALL {
-                let mut whole = head;
-                whole.extend_from_slice(&data);
-                outgoing.write(&mut [whole.freeze()]).await?;
-            } else {
-                outgoing.write(&mut [head.freeze(), data]).await?;
-            }
-            more
-        }
-        Some(Err(other)) => {
-            put_trailers(other.into_trailers().unwrap_or_default(), &mut head);
-            false
-        }
-    };
-    if !head.is_empty() {
-        outgoing.write(&mut [head.freeze()]).await?;
-    }
-    if !more {
-        outgoing.finish();
-    }
-    Ok(more)
 }
 
 async fn write_rest<B>(outgoing: &mut Outgoing, mut body: Pin<&mut B>) -> Result<(), TunnelError>
@@ -333,7 +275,8 @@ where
             Ok(data) => outgoing.write(&mut [frame::data_header(data.len()), data]).await?,
             Err(other) => {
                 let mut out = BytesMut::new();
-                put_trailers(other.into_trailers().unwrap_or_default(), &mut out);
+                let trailers = other.into_trailers().unwrap_or_default();
+                frame::put_section(&mut out, |out| fields::encode_trailers(&trailers, out));
                 outgoing.write(&mut [out.freeze()]).await?;
                 break;
             }
@@ -341,8 +284,4 @@ where
     }
     outgoing.finish();
     Ok(())
-}
-
-fn put_trailers(trailers: HeaderMap, out: &mut BytesMut) {
-    frame::put_section(out, |out| fields::encode_trailers(&trailers, out));
 }

@@ -83,21 +83,14 @@ pub(super) fn encode_trailers(trailers: &HeaderMap, out: &mut BytesMut) {
 pub(super) fn decode_request(section: &Bytes, max: usize) -> Result<http::Request<()>, TunnelError> {
     let fields = decode(section, max)?;
     let method = fields.method.ok_or_else(|| malformed("a request without a method"))?;
-    let method = Method::from_bytes(&method).map_err(|_| malformed("a method that is none"))?;
     let mut uri = http::uri::Parts::default();
-    if let Some(path) = fields.path {
-        uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path).map_err(|_| malformed("a path that is none"))?);
-    } else if method != Method::CONNECT {
+    if fields.path.is_none() && method != Method::CONNECT {
         return Err(malformed("a request without a path"));
     }
-    if let Some(authority) = fields.authority {
-        let authority = Authority::from_maybe_shared(authority).map_err(|_| malformed("an authority that is none"))?;
-        uri.authority = Some(authority);
-    }
+    (uri.path_and_query, uri.authority) = (fields.path, fields.authority);
     // A URI has a scheme only beside an authority; without one the path alone is a valid request target.
     if uri.authority.is_some() && uri.path_and_query.is_some() {
-        let scheme = fields.scheme.ok_or_else(|| malformed("a request without a scheme"))?;
-        uri.scheme = Some(Scheme::try_from(&scheme[..]).map_err(|_| malformed("a scheme that is none"))?);
+        uri.scheme = Some(fields.scheme.ok_or_else(|| malformed("a request without a scheme"))?);
     }
     if fields.status.is_some() {
         return Err(malformed("a status in a request"));
@@ -116,9 +109,8 @@ pub(super) fn decode_response(section: &Bytes, max: usize) -> Result<http::Respo
     if fields.is_of_request() {
         return Err(malformed("a request's field in a response"));
     }
-    let status = fields.status.ok_or_else(|| malformed("a response without a status"))?;
     let mut response = http::Response::new(());
-    *response.status_mut() = StatusCode::from_bytes(&status).map_err(|_| malformed("a status that is none"))?;
+    *response.status_mut() = fields.status.ok_or_else(|| malformed("a response without a status"))?;
     *response.version_mut() = http::Version::HTTP_3;
     *response.headers_mut() = fields.headers;
     Ok(response)
@@ -201,11 +193,11 @@ impl Name<'_> {
 /// A section's fields: pseudo-headers apart from the others.
 #[derive(Default)]
 struct Fields {
-    method: Option<Bytes>,
-    scheme: Option<Bytes>,
-    authority: Option<Bytes>,
-    path: Option<Bytes>,
-    status: Option<Bytes>,
+    method: Option<Method>,
+    scheme: Option<Scheme>,
+    authority: Option<Authority>,
+    path: Option<PathAndQuery>,
+    status: Option<StatusCode>,
     headers: HeaderMap,
 }
 
@@ -213,19 +205,19 @@ impl Fields {
     fn push(&mut self, name: &Name<'_>, value: Bytes) -> Result<(), TunnelError> {
         let bytes = name.bytes();
         if bytes.first() == Some(&b':') {
-            let pseudo = match bytes {
-                b":method" => &mut self.method,
-                b":scheme" => &mut self.scheme,
-                b":authority" => &mut self.authority,
-                b":path" => &mut self.path,
-                b":status" => &mut self.status,
-                _ => return Err(malformed("a pseudo-header that nobody knows")),
-            };
             if !self.headers.is_empty() {
                 return Err(malformed("a pseudo-header after the others"));
             }
-            let twice = pseudo.replace(value).is_some();
-            return if twice { Err(malformed("a pseudo-header twice")) } else { Ok(()) };
+            return match bytes {
+                b":method" => once(&mut self.method, Method::from_bytes(&value), "a method that is none"),
+                b":scheme" => once(&mut self.scheme, Scheme::try_from(&value[..]), "a scheme that is none"),
+                b":authority" => {
+                    once(&mut self.authority, Authority::from_maybe_shared(value), "an authority that is none")
+                }
+                b":path" => once(&mut self.path, PathAndQuery::from_maybe_shared(value), "a path that is none"),
+                b":status" => once(&mut self.status, StatusCode::from_bytes(&value), "a status that is none"),
+                _ => Err(malformed("a pseudo-header that nobody knows")),
+            };
         }
         // Upper case is malformed too (RFC 9114, section 4.2).
         let name = match name {
@@ -243,6 +235,12 @@ impl Fields {
     const fn is_of_request(&self) -> bool {
         self.method.is_some() || self.scheme.is_some() || self.authority.is_some() || self.path.is_some()
     }
+}
+
+/// Keeps a pseudo-header's value, if it is one and the first; `wrong` says what it is if it is none.
+fn once<T, E>(kept: &mut Option<T>, value: Result<T, E>, wrong: &'static str) -> Result<(), TunnelError> {
+    let value = value.map_err(|_| malformed(wrong))?;
+    if kept.replace(value).is_some() { Err(malformed("a pseudo-header twice")) } else { Ok(()) }
 }
 
 const fn too_many() -> TunnelError {

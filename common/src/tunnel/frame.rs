@@ -116,7 +116,12 @@ impl FrameReader {
         Self { received: Received::default(), state: State::Header, expect: Expect::Head, max_section, skipped: 0 }
     }
 
-    /// Whether the next bytes are best kept in their packets, by [`FrameReader::keep`], or copied into a block, by
+    /// How long a field section may be.
+    pub(super) const fn max_section(&self) -> usize {
+        self.max_section
+    }
+
+    /// Whether the next bytes are best kept in their packets, in [`FrameReader::packets`], or copied into a block, by
     /// [`FrameReader::block`].
     pub(super) fn keeps_packets(&self) -> bool {
         // More than this and a block is worth its copy; less fits into two packets.
@@ -124,9 +129,9 @@ impl FrameReader {
         self.received.is_empty() && !matches!(self.state, State::Data(left) if left > BULK)
     }
 
-    /// Feeds packets in; only when [`FrameReader::keeps_packets`].
-    pub(super) fn keep(&mut self, packets: [Bytes; PACKETS]) {
-        self.received.keep(packets);
+    /// Where received packets are to be put, the first one first; only when [`FrameReader::keeps_packets`].
+    pub(super) fn packets(&mut self) -> &mut [Bytes; PACKETS] {
+        self.received.packets()
     }
 
     /// The block that received bytes are to be appended to, with room for the next read. What is left of the last one is used
@@ -321,7 +326,7 @@ mod tests {
             for chunk in bytes.chunks(step) {
                 if packets && reader.keeps_packets() {
                     let (one, two) = chunk.split_at(chunk.len() / 2);
-                    reader.keep([Bytes::copy_from_slice(one), Bytes::copy_from_slice(two)]);
+                    *reader.packets() = [Bytes::copy_from_slice(one), Bytes::copy_from_slice(two)];
                 } else {
                     reader.block().extend_from_slice(chunk);
                 }

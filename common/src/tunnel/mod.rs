@@ -15,6 +15,7 @@ mod fields;
 mod frame;
 mod huffman;
 mod literal;
+mod opening;
 mod received;
 mod session;
 mod static_table;

@@ -53,10 +53,10 @@ impl Received {
         }
     }
 
-    /// Keeps packets; nothing else may be there.
-    pub(super) fn keep(&mut self, packets: [Bytes; PACKETS]) {
+    /// Where packets are put to be kept as they are; nothing else may be there.
+    pub(super) fn packets(&mut self) -> &mut [Bytes; PACKETS] {
         debug_assert!(self.is_empty(), "their place would be taken");
-        self.packets = packets;
+        &mut self.packets
     }
 
     /// Puts all bytes together, so that the front is all of them.
@@ -84,7 +84,7 @@ mod tests {
 
     fn packets(one: &'static [u8], two: &'static [u8]) -> Received {
         let mut received = Received::default();
-        received.keep([Bytes::from_static(one), Bytes::from_static(two)]);
+        *received.packets() = [Bytes::from_static(one), Bytes::from_static(two)];
         received
     }
 

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -52,13 +53,17 @@ struct Shared {
     limits: SessionLimits,
     leaving: CancellationToken,
     peer_leaving: CancellationToken,
+    /// The same to ask for each exchange: a token's answer costs a lock.
+    peer_left: AtomicBool,
 }
 
 impl Session {
     /// A session over a connection whose handshake is complete. Nothing happens until [`Session::run`] is polled.
     pub fn new(connection: Connection, limits: SessionLimits) -> Self {
         let (leaving, peer_leaving) = (CancellationToken::new(), CancellationToken::new());
-        Self { shared: Arc::new(Shared { connection, limits, leaving, peer_leaving }) }
+        Self {
+            shared: Arc::new(Shared { connection, limits, leaving, peer_leaving, peer_left: AtomicBool::new(false) }),
+        }
     }
 
     /// Drives the control streams until the session is over, and says why it is. Its owner polls it beside the exchanges.
@@ -80,7 +85,7 @@ impl Session {
 
     /// Opens a request stream, now or never: when the peer's credit is used up another agent should be asked.
     pub fn open(&self) -> Result<Caller, TunnelError> {
-        if self.shared.peer_leaving.is_cancelled() {
+        if self.shared.peer_left.load(Ordering::Relaxed) {
             return Err(TunnelError::GoingAway);
         }
         match self.shared.connection.open_bi().now_or_never() {
@@ -225,7 +230,10 @@ impl Session {
                     (_, false) => {
                         return TunnelError::protocol(ResetCode::MISSING_SETTINGS, "a control stream without settings");
                     }
-                    (kind::GOAWAY, true) => self.shared.peer_leaving.cancel(),
+                    (kind::GOAWAY, true) => {
+                        self.shared.peer_left.store(true, Ordering::Relaxed);
+                        self.shared.peer_leaving.cancel();
+                    }
                     (kind::SETTINGS | kind::DATA | kind::HEADERS | kind::PUSH_PROMISE, true) => {
                         return TunnelError::protocol(ResetCode::FRAME_UNEXPECTED, "a frame where it may not be");
                     }

@@ -11,50 +11,52 @@ use quinn::{RecvStream, SendStream};
 
 use super::error::{ResetCode, TunnelError};
 use super::frame::{FrameReader, Piece};
-use super::received::PACKETS;
 
 /// The sending half: reset on drop unless finished.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    stream: SendStream,
-    on_drop: Option<ResetCode>,
+    /// With what the peer is told if this is dropped now; `None` once it is finished or reset.
+    stream: Option<(SendStream, ResetCode)>,
 }
 
 impl Outgoing {
     pub(super) const fn new(stream: SendStream, on_drop: ResetCode) -> Self {
-        Self { stream, on_drop: Some(on_drop) }
+        Self { stream: Some((stream, on_drop)) }
     }
 
     /// Writes all chunks in one go, waiting for flow control as needed.
     pub(super) async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), TunnelError> {
-        Ok(self.stream.write_all_chunks(chunks).await?)
+        let (stream, _) = self.stream.as_mut().ok_or(quinn::WriteError::ClosedStream)?;
+        Ok(stream.write_all_chunks(chunks).await?)
     }
 
     /// Says that all has been sent.
     pub(super) fn finish(&mut self) {
-        self.on_drop = None;
-        // It fails only when the stream was stopped or reset, and then there is nobody to tell.
-        let _ = self.stream.finish();
+        // quinn's own drop finishes a stream, for one lock instead of two.
+        self.stream = None;
     }
 
     /// What the peer is told from now on if this is dropped before it is finished.
     pub(super) const fn reset_with(&mut self, code: ResetCode) {
-        if self.on_drop.is_some() {
-            self.on_drop = Some(code);
+        if let Some((_, on_drop)) = &mut self.stream {
+            *on_drop = code;
         }
     }
 
     /// Gives up with a code of the caller's.
     pub(super) fn reset(&mut self, code: ResetCode) {
-        self.on_drop = None;
-        let _ = self.stream.reset(code.to_wire());
+        if let Some((mut stream, _)) = self.stream.take() {
+            // It fails only when the stream was stopped, and then there is nobody to tell.
+            let _ = stream.reset(code.to_wire());
+        }
     }
 
     /// Resolves when the peer no longer wants what is sent here (its code) or the session is lost; never because all was
     /// received.
     pub(super) fn unwanted(&self) -> impl Future<Output = TunnelError> + Send + use<> {
-        let stopped = self.stream.stopped();
+        let stopped = self.stream.as_ref().map(|(stream, _)| stream.stopped());
         async move {
+            let Some(stopped) = stopped else { return std::future::pending().await };
             match stopped.await {
                 Ok(Some(code)) => TunnelError::Stopped(code.into()),
                 Ok(None) => std::future::pending().await,
@@ -67,8 +69,8 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        if let Some(code) = self.on_drop {
-            let _ = self.stream.reset(code.to_wire());
+        if let Some((_, code)) = self.stream {
+            self.reset(code);
         }
     }
 }
@@ -117,10 +119,8 @@ impl Incoming {
     /// Feeds in what has been received; 0 at the stream's end.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, TunnelError>> {
         if self.frames.keeps_packets() {
-            let mut packets = [const { Bytes::new() }; PACKETS];
             // Nothing is lost when the future is dropped: it takes packets only when it is ready.
-            let read = ready!(pin!(self.stream.read_chunks(&mut packets)).poll(context))?;
-            self.frames.keep(packets);
+            let read = ready!(pin!(self.stream.read_chunks(self.frames.packets())).poll(context))?;
             return Poll::Ready(Ok(read.unwrap_or(0)));
         }
         let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, self.frames.block()));
@@ -139,6 +139,11 @@ impl Incoming {
     /// After a head of 1xx.
     pub(super) const fn expect_another_head(&mut self) {
         self.frames.expect_another_head();
+    }
+
+    /// How large a field section may be.
+    pub(super) const fn max_fields(&self) -> usize {
+        self.frames.max_section()
     }
 
     /// What the peer is told if this is dropped before its end.

@@ -72,7 +72,7 @@ async fn bodies_and_trailers_go_both_ways() {
         trailers.insert("x-checksum", "a1b2".parse().unwrap());
         let sent = Full::new(body.clone()).with_trailers({
             let trailers = trailers.clone();
-            async { Some(Ok(trailers)) }
+            Box::pin(async { Some(Ok(trailers)) })
         });
         let exchange = async {
             let answer = relay.open().unwrap().send(post("/echo?a=b", sent)).await.unwrap();
