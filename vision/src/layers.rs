@@ -8,6 +8,7 @@
 use candle_core::{D, Tensor};
 
 use crate::depthwise;
+use crate::elementwise::{self, serves};
 use crate::error::VisionError;
 use crate::shape::ImageShape;
 use crate::unfold;
@@ -207,6 +208,7 @@ impl Layer {
             (Self::Upsample, [input]) => upsample(input),
             (Self::Focus, [input]) => focus(input),
             (Self::GlobalAveragePool, [input]) => Ok(input.mean_keepdim((D::Minus2, D::Minus1))?),
+            (Self::Add, [left, right]) if serves(left) && serves(right) => elementwise::add(left, right),
             (Self::Add, [left, right]) => Ok(left.add(right)?),
             (Self::Concat, _) => Ok(Tensor::cat(inputs, 1)?),
             _ => Err(VisionError::Layer {
@@ -252,6 +254,7 @@ impl Convolution {
             pad_with_zeros(input, window.padding)?.conv2d(weight, 0, window.stride, *dilation, *groups)?
         };
         match &self.bias {
+            Some(bias) if serves(&output) && serves(bias) => elementwise::shift(&output, bias),
             Some(bias) => Ok(output.broadcast_add(&per_channel(bias)?)?),
             None => Ok(output),
         }
@@ -266,13 +269,21 @@ impl Linear {
 
 impl Norm {
     fn run(&self, input: &Tensor) -> Result<Tensor, VisionError> {
+        if serves(input) && serves(&self.scale) && serves(&self.shift) {
+            return elementwise::scale_and_shift(input, &self.scale, &self.shift);
+        }
         Ok(input.broadcast_mul(&per_channel(&self.scale)?)?.broadcast_add(&per_channel(&self.shift)?)?)
     }
 }
 
 impl Activation {
     fn run(self, input: &Tensor) -> Result<Tensor, VisionError> {
+        let plain = serves(input);
         match self {
+            // A NaN stays one: damaged weights are to be noticed.
+            Self::Relu if plain => elementwise::map(input, |value| if value < 0.0 { 0.0 } else { value }),
+            Self::Relu6 if plain => elementwise::map(input, |value| value.clamp(0.0, 6.0)),
+            Self::Silu if plain => elementwise::map(input, |value| value / (1.0 + (-value).exp())),
             Self::Relu => Ok(input.relu()?),
             Self::Relu6 => Ok(input.clamp(0f32, 6f32)?),
             Self::Silu => Ok(input.silu()?),

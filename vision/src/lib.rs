@@ -15,6 +15,7 @@ mod boxes;
 mod builder;
 mod depthwise;
 mod device;
+mod elementwise;
 mod error;
 mod graph;
 mod layers;
