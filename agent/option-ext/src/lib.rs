@@ -1,19 +1,5 @@
 //! What `dirs` asks of options.
 
-/// Whether an option holds a value.
-pub trait OptionExt<T> {
-    /// True if there is a value, and it equals `wanted`.
-    #[must_use]
-    fn contains<U>(&self, wanted: &U) -> bool
-    where
-        U: PartialEq<T>;
-}
+mod contains;
 
-impl<T> OptionExt<T> for Option<T> {
-    fn contains<U>(&self, wanted: &U) -> bool
-    where
-        U: PartialEq<T>,
-    {
-        self.as_ref().is_some_and(|value| *wanted == *value)
-    }
-}
+pub use contains::OptionExt;
