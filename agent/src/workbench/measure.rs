@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use adit_vision::image::{ImageLimits, batch, decode, prepare};
+use adit_vision::image::{ImageLimits, batch, decode_for, prepare};
 use adit_vision::{Heads, Stop, candidates, detections, device, probabilities, top};
 
 use super::open::Opened;
@@ -99,10 +99,12 @@ fn once(opened: &Opened, image: &[u8], size: usize) -> Result<Stages, String> {
     let (mut inputs, mut frames) = (Vec::with_capacity(size), Vec::new());
     for _ in 0..size {
         let begun = Instant::now();
-        let pixels = decode(image, &ImageLimits::default()).map_err(|error| error.to_string())?;
+        let pixels =
+            decode_for(image, &ImageLimits::default(), &opened.preprocess).map_err(|error| error.to_string())?;
         let decoded = Instant::now();
         inputs.push(prepare(&pixels, &opened.preprocess).map_err(|error| error.to_string())?);
-        frames.extend(opened.preprocess.frame(pixels.width(), pixels.height()));
+        let [width, height] = pixels.size();
+        frames.extend(opened.preprocess.frame(width, height));
         stages.decode += decoded - begun;
         stages.prepare += decoded.elapsed();
     }

@@ -193,8 +193,9 @@ mod tests {
 
     #[test]
     fn ycck_is_the_same_ink() {
-        let ink: Vec<u8> =
-            (0..40 * 24u32).flat_map(|i| [i % 256, i / 4, 255 - i % 200, 230].map(|ink| ink as u8)).collect();
+        // Smooth, for YCCK is stored with its colours at half the size.
+        let ink = |place: u32| [place % 40 * 6, place / 40 * 10, 255 - place % 40 * 3, 230].map(|ink| ink as u8);
+        let ink: Vec<u8> = (0..40 * 24).flat_map(ink).collect();
         let stored = |space: ColorSpace| {
             let mut compress = mozjpeg::Compress::new(ColorSpace::JCS_CMYK);
             compress.set_size(40, 24);
