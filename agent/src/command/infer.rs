@@ -17,12 +17,18 @@ use anyhow::Context as _;
 pub(crate) fn infer(config: Config, model: Option<&str>, top: usize, images: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let metrics = Arc::new(Metrics::new());
     let repository = Repository::scan(&config.serving, metrics.clone())?;
-    repository.load();
     let limits = Limits { max_images: 1, max_pixels: config.api.max_pixels, decoders: 1 };
     let serving = Serving::new(&repository, config.serving.default_model.clone(), limits, metrics);
     let model = match model {
-        Some(name) => ModelName::new(name)?,
-        None => serving.default_model().context("there is no model that works: see adit-agent check")?,
+        Some(name) => {
+            let name = ModelName::new(name)?;
+            repository.load_only(&name);
+            name
+        }
+        None => {
+            repository.load();
+            serving.default_model().context("there is no model that works: see adit-agent check")?
+        }
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;

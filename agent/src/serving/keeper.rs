@@ -123,6 +123,16 @@ impl Keeper {
         Ok(keeper)
     }
 
+    /// Unloads all models but one, and what is not loaded yet will not be.
+    pub(super) fn park_all_but(&mut self, model: &ModelName) {
+        for name in self.shelves.keys().filter(|name| *name != model).cloned().collect::<Vec<_>>() {
+            if let Some(shelf) = self.shelves.get_mut(&name) {
+                shelf.park();
+            }
+            self.tell(&name);
+        }
+    }
+
     /// Works, looks and works again, until the control is closed.
     pub(super) fn run(&mut self) {
         self.work();

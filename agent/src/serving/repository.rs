@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use adit_common::id::ModelName;
 use tokio::sync::watch;
 
 use super::catalogue::Catalogue;
@@ -56,6 +57,13 @@ impl Repository {
         self.keeper().work();
     }
 
+    /// As [`Repository::load`], but of one model alone; the others are as if somebody had unloaded them.
+    pub fn load_only(&self, model: &ModelName) {
+        let mut keeper = self.keeper();
+        keeper.park_all_but(model);
+        keeper.work();
+    }
+
     /// As [`Repository::load`], and then keeps the models as their folder is, until [`Repository::close`].
     pub fn keep(&self) {
         self.keeper().run();
@@ -84,7 +92,7 @@ mod tests {
     use std::time::Instant;
 
     use adit_common::deadline::Deadline;
-    use adit_common::id::{ModelName, Version};
+    use adit_common::id::Version;
     use adit_common::manifest::ModelState;
 
     use super::super::request::Choice;
@@ -106,6 +114,20 @@ mod tests {
 
     fn name(text: &str) -> ModelName {
         ModelName::new(text).unwrap()
+    }
+
+    #[test]
+    fn one_model_may_be_loaded_alone() {
+        let root = tempfile::tempdir().unwrap();
+        for model in ["one", "other"] {
+            fs::create_dir(root.path().join(model)).unwrap();
+            fs::write(root.path().join(model).join("model.toml"), STAND_IN).unwrap();
+        }
+        let (repository, catalogue) = scan(root.path(), false);
+        repository.load_only(&name("one"));
+        assert!(catalogue.borrow().card(&name("one"), &Choice::Newest).is_ok());
+        let error = catalogue.borrow().card(&name("other"), &Choice::Newest).unwrap_err();
+        assert_eq!(error.to_string(), "model `other` is not ready: it is not loaded, see the repository index");
     }
 
     #[test]
