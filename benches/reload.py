@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """What a reload costs those who are being answered, and what it leaves behind.
 
-    cargo build --release && benches/reload.py [--reloads N] [--row N] [--gap SECONDS] [--model NAME]
+    cargo build --release && benches/reload.py [--reloads N] [--row N] [--gap SECONDS] [--model NAME] [--trainings N]
 
 Starts an agent with one model on its local listener. First measures its capacity (closed loop), then asks at half of that
 (open loop: a request is sent when it is due, and timed from then) while new versions of the model are published by a rename,
 one after another. Prints failed requests, and the p99 of the requests that were due in a second with a swap, pooled, against that
 of all others. Then publishes versions in a row, and prints the agent's memory over them. With ../shared/data the model is the
 one that is named, else it is the digits, whose weights are part of the repository.
+
+With `--trainings` the digits are served, and each new version is trained and published beside the serving agent by `adit-agent
+train digits`, at the lowest priority; the seconds with its swap are held against all others, those of training among them.
 """
 
 import argparse
@@ -73,6 +76,16 @@ class Subject:
         (self.folder / "model.toml").write_text(text + "\n")
         self.publish()
 
+    def train(self, release):
+        """One more version, from training for one epoch; the one before the last goes."""
+        self.newest += 1
+        command = ["nice", "-n", "19", release / "adit-agent", "train", "digits", "--data", DATA / "mnist"]
+        command += ["--model-path", self.folder, "--epochs", "1", "--version", str(self.newest)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            sys.exit(f"training failed: {done.stderr or done.stdout}")
+        shutil.rmtree(self.folder / str(self.newest - 2), ignore_errors=True)
+
     def publish(self):
         """One more version, whole at once; the one before the last goes."""
         self.newest += 1
@@ -119,11 +132,12 @@ class Agent:
 
     def until_newest(self, limit):
         end = time.monotonic() + limit
+        wanted = str(self.subject.newest)
         while time.monotonic() < end:
             try:
                 _, body = self.ask("POST", "/v2/repository/index")
                 versions = [(entry["version"], entry["state"]) for entry in json.loads(body)]
-                if versions == [(str(self.subject.newest), "READY")]:
+                if versions == [(wanted, "READY")]:
                     return
             except OSError:
                 pass
@@ -163,7 +177,7 @@ def p99(times):
     return ordered[min(len(ordered) - 1, math.ceil(0.99 * len(ordered)) - 1)]
 
 
-def reloads(agent, rate, count, gap):
+def reloads(agent, rate, count, gap, publish):
     """Samples (due, seconds, status) of an open loop, and the intervals of the swaps."""
     samples, swaps, stop = [], [], threading.Event()
     pool = concurrent.futures.ThreadPoolExecutor(WORKERS)
@@ -186,8 +200,7 @@ def reloads(agent, rate, count, gap):
     pacer.start()
     time.sleep(gap)
     for number in range(count):
-        begun = time.monotonic()
-        agent.subject.publish()
+        begun = publish()
         agent.until_newest(120)
         swaps.append((begun, time.monotonic()))
         time.sleep(gap)
@@ -202,6 +215,7 @@ def main():
     parser.add_argument("--reloads", type=int, default=30, help="reloads under load (30)")
     parser.add_argument("--row", type=int, default=100, help="reloads in a row, for memory (100)")
     parser.add_argument("--gap", type=float, default=8.0, help="seconds between two reloads under load (8)")
+    parser.add_argument("--trainings", type=int, default=0, help="instead, versions of the digits trained under load (0)")
     parser.add_argument("--model", default="mobilenet_v2", help="a folder of e2e/models (mobilenet_v2)")
     parser.add_argument("--release", type=pathlib.Path, help="folder of the programs (target/release)")
     options = parser.parse_args()
@@ -210,12 +224,14 @@ def main():
     if not (release / "adit-agent").exists():
         sys.exit(f"there is no adit-agent in {release}: run cargo build --release first")
     folder = pathlib.Path(tempfile.mkdtemp(prefix="adit-reload-"))
+    if options.trainings:
+        options.model, options.reloads, options.row = "digits", options.trainings, 0
     subject = Subject(folder / "models", options.model)
     agent = Agent(folder, subject, release)
     sound = True
     try:
         if options.reloads:
-            sound &= under_load(agent, options)
+            sound &= under_load(agent, options, release)
         if options.row:
             sound &= in_a_row(agent, options)
     finally:
@@ -224,12 +240,21 @@ def main():
     sys.exit(0 if sound else 1)
 
 
-def under_load(agent, options):
+def under_load(agent, options, release):
+    def publish():
+        begun = time.monotonic()
+        if options.trainings:
+            agent.subject.train(release)
+            # Its version was in the folder when it ended, at the latest.
+            return time.monotonic() - 1
+        agent.subject.publish()
+        return begun
+
     capacity(agent, 3)
     full = capacity(agent, 10)
     rate = min(full / 2, FASTEST)
     print(f"{agent.subject.name}: capacity {full:.1f}/s, asked at {rate:.1f}/s")
-    samples, swaps = reloads(agent, rate, options.reloads, options.gap)
+    samples, swaps = reloads(agent, rate, options.reloads, options.gap, publish)
     seconds = {second for begun, ended in swaps for second in range(int(begun), int(ended) + 1)}
     during = [took for due, took, status in samples if status == 200 and int(due) in seconds]
     between = [took for due, took, status in samples if status == 200 and int(due) not in seconds]
