@@ -90,7 +90,7 @@ pub enum VisionError {
     UnknownArchitecture {
         /// The name that was asked for.
         name: String,
-        /// All known names, separated by commas.
+        /// All known names, separated by commas; those of a borrowed family in one piece, `mit_{b0, b1}`.
         known: String,
     },
     /// No such device, or it is not compiled in.
@@ -131,6 +131,14 @@ pub enum VisionError {
     /// The weights lack a tensor that the architecture needs.
     #[error("{origin} has no tensor `{tensor}`")]
     MissingTensor {
+        /// The file, or where else the bytes came from.
+        origin: String,
+        /// Name of the tensor.
+        tensor: String,
+    },
+    /// The weights hold a tensor that the architecture does not have: they are another network's.
+    #[error("{origin} has a tensor `{tensor}`, which the architecture does not")]
+    ExtraTensor {
         /// The file, or where else the bytes came from.
         origin: String,
         /// Name of the tensor.
@@ -180,6 +188,12 @@ pub enum VisionError {
     /// The network gave scores that are not numbers; its weights are damaged.
     #[error("the network's output is not finite")]
     NotFinite,
+    /// The layers of a network were asked for that is no graph of ours.
+    #[error("{name} is a network of candle-transformers, whose layers cannot be walked")]
+    NoGraph {
+        /// The network.
+        name: &'static str,
+    },
     /// A detector's output was asked for probabilities.
     #[error("a detector gives boxes, not probabilities of classes")]
     NoProbabilities,

@@ -95,7 +95,7 @@ impl Graph {
 
     /// As [`Self::run`], but gives all outputs.
     pub fn run_all(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Vec<Tensor>, VisionError> {
-        self.check_input(input)?;
+        check_batch(self.input(), input)?;
         let mut values: Vec<Option<Tensor>> = vec![None; self.shapes.len()];
         values[0] = Some(input.to_device(&self.device)?);
         for (step, last_reads) in self.steps.iter().zip(&self.last_reads) {
@@ -121,13 +121,14 @@ impl Graph {
         let (steps, shapes) = (self.steps[..place].to_vec(), self.shapes[..=place].to_vec());
         Ok(Self::new(steps, shapes, vec![input], self.device.clone()))
     }
+}
 
-    fn check_input(&self, input: &Tensor) -> Result<(), VisionError> {
-        let ImageShape { channels, height, width } = self.input();
-        match *input.dims() {
-            [batch, c, h, w] if batch > 0 && (c, h, w) == (channels, height, width) => Ok(()),
-            _ => Err(VisionError::Input { expected: self.input(), found: input.dims().to_vec() }),
-        }
+/// A network's input: images of its shape, and at least one.
+pub(crate) fn check_batch(expected: ImageShape, input: &Tensor) -> Result<(), VisionError> {
+    let ImageShape { channels, height, width } = expected;
+    match *input.dims() {
+        [batch, c, h, w] if batch > 0 && (c, h, w) == (channels, height, width) => Ok(()),
+        _ => Err(VisionError::Input { expected, found: input.dims().to_vec() }),
     }
 }
 

@@ -37,6 +37,7 @@ pub use crate::error::{ImageError, VisionError};
 pub use crate::graph::{Graph, Step, Value};
 pub use crate::layers::{Activation, Convolution, Form, Layer, Linear, Norm, Padding, Window};
 pub use crate::network::{Classifier, Detector, Heads, Network, join};
+pub use crate::networks::borrowed::Borrowed;
 pub use crate::output::{Detection, Labels, Prediction, candidates, detections, probabilities, top};
 pub use crate::shape::ImageShape;
 pub use crate::stop::Stop;

@@ -3,7 +3,7 @@
 //! Why read and not mapped: a mapped file that is truncated while it is served kills the process with SIGBUS, and
 //! mapping needs `unsafe`. Half precision on disk becomes f32 here, because every network computes in f32.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -155,6 +155,26 @@ impl Weights {
             views.push((name, TensorView::new(entry.dtype, entry.shape.clone(), content).map_err(corrupt)?));
         }
         safetensors::serialize(views, metadata.metadata().clone()).map_err(corrupt)
+    }
+
+    /// Refuses weights that hold more than what was `read`: they are another network's. Whole numbers, such as a norm's
+    /// count of batches, are no weights; nor is a `mask_token`, which was of use in training alone.
+    pub(crate) fn all_read(&self, read: &HashSet<String>) -> Result<(), VisionError> {
+        let unread = |name: &&String| !read.contains(*name) && *name != "mask_token";
+        let extra = match &self.tensors {
+            Tensors::File { metadata, .. } => {
+                let tensors = metadata.tensors();
+                let weights =
+                    tensors.iter().filter(|(_, entry)| matches!(entry.dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32));
+                weights.map(|(name, _)| name).filter(unread).min().cloned()
+            }
+            Tensors::Ready(tensors) => tensors.keys().filter(unread).min().cloned(),
+            Tensors::Made(_) => None,
+        };
+        match extra {
+            Some(tensor) => Err(VisionError::ExtraTensor { origin: self.origin.clone(), tensor }),
+            None => Ok(()),
+        }
     }
 
     fn convert(&self, name: &str, bytes: &[u8], start: usize, metadata: &Metadata) -> Result<Tensor, VisionError> {

@@ -8,6 +8,7 @@ use candle_core::Device;
 use crate::error::VisionError;
 use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
+use crate::networks::borrowed::{self, Borrowed};
 use crate::networks::{googlenet_bn, lenet, mobilenet, resnet, squeezenet, ultraface, yolox};
 use crate::weights::Weights;
 
@@ -54,11 +55,13 @@ pub enum Architecture {
     YoloxX,
     /// Detector of faces (class 1; 0 is background), 320 wide and 240 high.
     Ultraface,
+    /// A classifier that comes from candle-transformers.
+    Borrowed(Borrowed),
 }
 
 impl Architecture {
-    /// All of them.
-    pub const ALL: [Self; 18] = [
+    /// Those that are graphs of our own layers: all but the borrowed ones, which are [`Borrowed::ALL`].
+    pub const OWN: [Self; 18] = [
         Self::Lenet,
         Self::Squeezenet10,
         Self::Squeezenet,
@@ -78,6 +81,20 @@ impl Architecture {
         Self::YoloxX,
         Self::Ultraface,
     ];
+
+    /// All of them: our own, then the borrowed ones.
+    pub const ALL: [Self; Self::OWN.len() + Borrowed::ALL.len()] = {
+        let mut all = [Self::Lenet; Self::OWN.len() + Borrowed::ALL.len()];
+        let mut place = 0;
+        while place < all.len() {
+            all[place] = match place.checked_sub(Self::OWN.len()) {
+                None => Self::OWN[place],
+                Some(place) => Self::Borrowed(Borrowed::ALL[place]),
+            };
+            place += 1;
+        }
+        all
+    };
 
     /// The name in a `model.toml`.
     #[must_use]
@@ -101,6 +118,7 @@ impl Architecture {
             Self::YoloxL => "yolox_l",
             Self::YoloxX => "yolox_x",
             Self::Ultraface => "ultraface_rfb320",
+            Self::Borrowed(borrowed) => borrowed.name(),
         }
     }
 
@@ -112,9 +130,10 @@ impl Architecture {
 
     /// Builds the network with these weights on a device. Fails when a tensor is missing or mis-shaped.
     pub fn build(self, weights: &Weights, device: &Device) -> Result<Box<dyn Network>, VisionError> {
-        Ok(match self.decoder() {
-            Some(_) => Box::new(self.detector(weights, device)?),
-            None => Box::new(self.classifier(weights, device)?),
+        Ok(match (self, self.decoder()) {
+            (Self::Borrowed(borrowed), _) => borrowed.build(weights, device)?,
+            (_, Some(_)) => Box::new(self.detector(weights, device)?),
+            (_, None) => Box::new(self.classifier(weights, device)?),
         })
     }
 
@@ -154,6 +173,7 @@ impl Architecture {
             Self::YoloxL => yolox::graph(yolox::L, weights, device),
             Self::YoloxX => yolox::graph(yolox::X, weights, device),
             Self::Ultraface => ultraface::graph(weights, device),
+            Self::Borrowed(borrowed) => Err(VisionError::NoGraph { name: borrowed.name() }),
         }
     }
 
@@ -174,7 +194,8 @@ impl Architecture {
             | Self::Resnet18
             | Self::Resnet34
             | Self::Resnet50
-            | Self::Resnet101 => None,
+            | Self::Resnet101
+            | Self::Borrowed(_) => None,
         }
     }
 }
@@ -190,13 +211,15 @@ impl FromStr for Architecture {
 
     fn from_str(name: &str) -> Result<Self, VisionError> {
         Self::ALL.into_iter().find(|architecture| architecture.name() == name).ok_or_else(|| {
-            VisionError::UnknownArchitecture { name: name.to_owned(), known: Self::ALL.map(Self::name).join(", ") }
+            let known = format!("{}, {}", Self::OWN.map(Self::name).join(", "), borrowed::listed());
+            VisionError::UnknownArchitecture { name: name.to_owned(), known }
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::{Arc, Mutex};
 
     use candle_core::{DType, Tensor};
@@ -210,6 +233,9 @@ mod tests {
         }
         let error = "resnet".parse::<Architecture>().unwrap_err();
         assert!(error.to_string().contains("lenet, squeezenet1_0, squeezenet1_1, "), "{error}");
+        assert!(error.to_string().contains(", convnextv2_{atto, femto, "), "{error}");
+        let names: HashSet<_> = Architecture::ALL.iter().map(|architecture| architecture.name()).collect();
+        assert_eq!(names.len(), Architecture::ALL.len());
     }
 
     #[test]

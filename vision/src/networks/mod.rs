@@ -1,6 +1,8 @@
 //! The networks, one file each, to be read beside its paper. Each has one function that puts its graph together;
-//! names of layers are the prefixes of the tensors in the published weights.
+//! names of layers are the prefixes of the tensors in the published weights. `borrowed/` holds those that are another
+//! crate's.
 
+pub(crate) mod borrowed;
 pub(crate) mod googlenet_bn;
 pub(crate) mod lenet;
 pub(crate) mod mobilenet;
