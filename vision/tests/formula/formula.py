@@ -13,7 +13,6 @@ import pathlib
 
 import numpy as np
 import torch
-import torchvision
 
 MASK = (1 << 64) - 1
 
@@ -41,7 +40,7 @@ def tensor(name, shape, gain):
     part = name.rsplit(".", 1)[-1]
     if part == "running_var":
         values = 1.0 + 0.25 * values
-    elif part == "weight" and len(shape) == 1:
+    elif part == "gamma" or (part == "weight" and len(shape) == 1):
         values = 1.0 + 0.25 * values
     elif part == "weight":
         values = values * np.sqrt(gain / np.prod(shape[1:]))
@@ -61,6 +60,12 @@ def filled(network, gain):
 
 def picture(side):
     return torch.from_numpy(uniform("input", 3 * side * side).astype(np.float32).reshape(1, 3, side, side))
+
+
+def torchvision(name):
+    from torchvision import models
+
+    return getattr(models, name)()
 
 
 def yolox(depth, width, depthwise):
@@ -90,27 +95,33 @@ def sampled(output, gain):
 
 # How to make it, the side of its picture, and a gain with which its numbers neither vanish nor explode.
 NETWORKS = {
-    "resnet18": (torchvision.models.resnet18, 224, 5.0),
-    "resnet34": (torchvision.models.resnet34, 224, 4.0),
-    "resnet50": (torchvision.models.resnet50, 224, 4.0),
-    "resnet101": (torchvision.models.resnet101, 224, 3.0),
-    "squeezenet1_0": (torchvision.models.squeezenet1_0, 224, 6.0),
-    "squeezenet1_1_torchvision": (torchvision.models.squeezenet1_1, 224, 6.0),
-    "mobilenet_v2_torchvision": (torchvision.models.mobilenet_v2, 224, 7.0),
+    "resnet18": (lambda: torchvision("resnet18"), 224, 5.0),
+    "resnet34": (lambda: torchvision("resnet34"), 224, 4.0),
+    "resnet50": (lambda: torchvision("resnet50"), 224, 4.0),
+    "resnet101": (lambda: torchvision("resnet101"), 224, 3.0),
+    "squeezenet1_0": (lambda: torchvision("squeezenet1_0"), 224, 6.0),
+    "squeezenet1_1_torchvision": (lambda: torchvision("squeezenet1_1"), 224, 6.0),
+    "mobilenet_v2_torchvision": (lambda: torchvision("mobilenet_v2"), 224, 7.0),
     "yolox_nano": (lambda: yolox(0.33, 0.25, True), 416, 5.7),
     "yolox_tiny": (lambda: yolox(0.33, 0.375, False), 416, 6.3),
     "yolox_m": (lambda: yolox(0.67, 0.75, False), 640, 5.8),
 }
 
-outputs = {}
-for name, (make, side, gain) in NETWORKS.items():
-    with torch.no_grad():
-        network = filled(make(), gain)
-        output = network(picture(side))
-        other = network(torch.zeros(1, 3, side, side))
-    outputs[name] = sampled(output, gain)
-    # If the output hung on the biases alone, agreement would show little.
-    print(f"{name}: up to {output.abs().max():.4g}, of which the picture makes {(output - other).abs().max():.4g}")
-    assert (output - other).abs().max() > 0.1 * output.abs().max()
-text = ",\n".join(f'"{name}": {json.dumps(output)}' for name, output in outputs.items())
-pathlib.Path(__file__).with_name("outputs.json").write_text("{\n" + text + "\n}\n")
+
+def main():
+    outputs = {}
+    for name, (make, side, gain) in NETWORKS.items():
+        with torch.no_grad():
+            network = filled(make(), gain)
+            output = network(picture(side))
+            other = network(torch.zeros(1, 3, side, side))
+        outputs[name] = sampled(output, gain)
+        # If the output hung on the biases alone, agreement would show little.
+        print(f"{name}: up to {output.abs().max():.4g}, of which the picture makes {(output - other).abs().max():.4g}")
+        assert (output - other).abs().max() > 0.1 * output.abs().max()
+    text = ",\n".join(f'"{name}": {json.dumps(output)}' for name, output in outputs.items())
+    pathlib.Path(__file__).with_name("outputs.json").write_text("{\n" + text + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -36,12 +36,12 @@ impl Stored {
 }
 
 /// FNV-1a, 64 bits.
-fn seed(name: &str) -> u64 {
+pub(crate) fn seed(name: &str) -> u64 {
     name.bytes().fold(0xCBF2_9CE4_8422_2325, |value, byte| (value ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
 }
 
 /// From -1 to before 1: SplitMix64 at the places that follow the name's hash, of which 24 bits are taken.
-fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
+pub(crate) fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
     let seed = seed(name);
     (1..=count as u64).map(move |place| {
         let z = seed.wrapping_add(place.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -52,13 +52,14 @@ fn uniform(name: &str, count: usize) -> impl Iterator<Item = f64> {
     })
 }
 
-fn tensor(name: &str, shape: &[usize], gain: f64) -> Vec<f32> {
+pub(crate) fn tensor(name: &str, shape: &[usize], gain: f64) -> Vec<f32> {
     let values = uniform(name, shape.iter().product());
     let part = name.rsplit('.').next().unwrap();
     let fan_in: usize = shape[1..].iter().product();
     let scale = (gain / fan_in as f64).sqrt();
     let shaped = |value: f64| match part {
         "running_var" => 1.0 + 0.25 * value,
+        "gamma" => 1.0 + 0.25 * value,
         "weight" if shape.len() == 1 => 1.0 + 0.25 * value,
         "weight" => value * scale,
         _ => 0.1 * value,

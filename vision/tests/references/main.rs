@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod borrowed;
 mod detectors;
 mod formats;
 mod formula;
