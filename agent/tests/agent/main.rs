@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod batching;
+mod borrowed;
 mod cancellation;
 mod house;
 mod hub;
