@@ -155,6 +155,9 @@ mod tests {
         let shape = preprocess.shape();
         assert_eq!((shape.channels, shape.height, shape.width), (3, 224, 224));
         assert_eq!(settings.classes, Some(Names::Known(Classes::ImageNet)));
+        let mut sharper = timm();
+        sharper["pretrained_cfg"]["interpolation"] = json!("bicubic");
+        assert_eq!(read(&sharper).preprocess.unwrap().filter(), Filter::Bicubic);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::error::ImageError;
-use crate::image::resize::{Cut, Raster};
+use crate::image::resize::{Cut, Kernel, Raster};
 
 /// Ink and ground must differ by this many of 255 steps; less is an empty sheet with noise.
 const LEAST_CONTRAST: u8 = 24;
@@ -32,7 +32,7 @@ pub(crate) fn fit(raster: &Raster<'_>, width: usize, height: usize) -> Result<Ra
     let (room_width, room_height) = ((width * 20 / 28).max(1), (height * 20 / 28).max(1));
     let ratio = f64::min(room_width as f64 / ink.width as f64, room_height as f64 / ink.height as f64);
     let scaled = |length: usize, room: usize| ((length as f64 * ratio).round() as usize).clamp(1, room);
-    let mut small = ink.resized(scaled(ink.width, room_width), scaled(ink.height, room_height));
+    let mut small = ink.resized(Kernel::Triangle, scaled(ink.width, room_width), scaled(ink.height, room_height));
     brighten(small.bytes.to_mut());
     Ok(placed(&small, width, height))
 }

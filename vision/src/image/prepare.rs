@@ -8,7 +8,7 @@ use crate::error::{ImageError, VisionError};
 use crate::image::frame::short_side;
 use crate::image::pixels::Pixels;
 use crate::image::preprocess::{ChannelOrder, Filter, Invert, Preprocess, Resize};
-use crate::image::resize::{Cut, Raster};
+use crate::image::resize::{Cut, Kernel, Raster};
 use crate::image::{bilinear, digit};
 use crate::shape::ImageShape;
 
@@ -41,7 +41,8 @@ pub fn prepare(pixels: &Pixels, preprocess: &Preprocess) -> Result<Vec<f32>, Ima
     };
     let cut = Cut { left, top, width: shape.width.min(across - left), height: shape.height.min(down - top) };
     let resized = match preprocess.filter() {
-        Filter::Antialias => raster.resized_cut(pixels.spans(), across, down, cut),
+        Filter::Antialias => raster.resized_cut(Kernel::Triangle, pixels.spans(), across, down, cut),
+        Filter::Bicubic => raster.resized_cut(Kernel::Cubic, pixels.spans(), across, down, cut),
         Filter::Bilinear => bilinear::resized_cut(&raster, pixels.spans(), across, down, cut),
     };
     Ok(match preprocess.resize() {

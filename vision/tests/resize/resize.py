@@ -1,4 +1,4 @@
-"""Writes pillow.json: small pictures and what Pillow's BILINEAR resize makes of them.
+"""Writes pillow.json: small pictures and what Pillow's BILINEAR and BICUBIC make of them.
 
 pip install pillow && python resize.py
 """
@@ -9,6 +9,7 @@ import random
 
 from PIL import Image
 
+FILTERS = ["BILINEAR", "BICUBIC"]
 SIZES = [(7, 5), (16, 12), (24, 9), (31, 40), (1, 1), (24, 18), (3, 18)]
 
 
@@ -18,7 +19,9 @@ def picture(channels, width, height):
     mode = "RGB" if channels == 3 else "L"
     image = Image.frombytes(mode, (width, height), data)
     resized = [
-        {"width": w, "height": h, "bytes": list(image.resize((w, h), Image.BILINEAR).tobytes())} for w, h in SIZES
+        {"filter": f, "width": w, "height": h, "bytes": list(image.resize((w, h), Image.Resampling[f]).tobytes())}
+        for f in FILTERS
+        for w, h in SIZES
     ]
     return {"channels": channels, "width": width, "height": height, "bytes": list(data), "resized": resized}
 
