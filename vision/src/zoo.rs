@@ -9,7 +9,7 @@ use crate::error::VisionError;
 use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
 use crate::networks::borrowed::{self, Borrowed};
-use crate::networks::{googlenet_bn, lenet, mobilenet, resnet, squeezenet, ultraface, yolox};
+use crate::networks::{googlenet_bn, lenet, mobilenet, resnet, squeezenet, ultraface, vgg, yolox};
 use crate::weights::Weights;
 
 /// A network without weights: which layers, in which order.
@@ -41,6 +41,16 @@ pub enum Architecture {
     Resnet50,
     /// 1,000 classes, 224 x 224.
     Resnet101,
+    /// 1,000 classes, 224 x 224.
+    Resnet152,
+    /// 1,000 classes, 224 x 224.
+    Vgg11,
+    /// 1,000 classes, 224 x 224.
+    Vgg13,
+    /// 1,000 classes, 224 x 224.
+    Vgg16,
+    /// 1,000 classes, 224 x 224.
+    Vgg19,
     /// Detector, 80 classes of COCO, 416 x 416.
     YoloxNano,
     /// Detector, 80 classes of COCO, 416 x 416.
@@ -61,7 +71,7 @@ pub enum Architecture {
 
 impl Architecture {
     /// Those that are graphs of our own layers: all but the borrowed ones, which are [`Borrowed::ALL`].
-    pub const OWN: [Self; 18] = [
+    pub const OWN: [Self; 23] = [
         Self::Lenet,
         Self::Squeezenet10,
         Self::Squeezenet,
@@ -73,6 +83,11 @@ impl Architecture {
         Self::Resnet34,
         Self::Resnet50,
         Self::Resnet101,
+        Self::Resnet152,
+        Self::Vgg11,
+        Self::Vgg13,
+        Self::Vgg16,
+        Self::Vgg19,
         Self::YoloxNano,
         Self::YoloxTiny,
         Self::YoloxS,
@@ -111,6 +126,11 @@ impl Architecture {
             Self::Resnet34 => "resnet34",
             Self::Resnet50 => "resnet50",
             Self::Resnet101 => "resnet101",
+            Self::Resnet152 => "resnet152",
+            Self::Vgg11 => "vgg11",
+            Self::Vgg13 => "vgg13",
+            Self::Vgg16 => "vgg16",
+            Self::Vgg19 => "vgg19",
             Self::YoloxNano => "yolox_nano",
             Self::YoloxTiny => "yolox_tiny",
             Self::YoloxS => "yolox_s",
@@ -166,6 +186,11 @@ impl Architecture {
             Self::Resnet34 => resnet::graph(resnet::R34, weights, device),
             Self::Resnet50 => resnet::graph(resnet::R50, weights, device),
             Self::Resnet101 => resnet::graph(resnet::R101, weights, device),
+            Self::Resnet152 => resnet::graph(resnet::R152, weights, device),
+            Self::Vgg11 => vgg::graph(vgg::V11, weights, device),
+            Self::Vgg13 => vgg::graph(vgg::V13, weights, device),
+            Self::Vgg16 => vgg::graph(vgg::V16, weights, device),
+            Self::Vgg19 => vgg::graph(vgg::V19, weights, device),
             Self::YoloxNano => yolox::graph(yolox::NANO, weights, device),
             Self::YoloxTiny => yolox::graph(yolox::TINY, weights, device),
             Self::YoloxS => yolox::graph(yolox::S, weights, device),
@@ -195,6 +220,11 @@ impl Architecture {
             | Self::Resnet34
             | Self::Resnet50
             | Self::Resnet101
+            | Self::Resnet152
+            | Self::Vgg11
+            | Self::Vgg13
+            | Self::Vgg16
+            | Self::Vgg19
             | Self::Borrowed(_) => None,
         }
     }

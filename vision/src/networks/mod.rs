@@ -9,4 +9,5 @@ pub(crate) mod mobilenet;
 pub(crate) mod resnet;
 pub(crate) mod squeezenet;
 pub(crate) mod ultraface;
+pub(crate) mod vgg;
 pub(crate) mod yolox;

@@ -1,5 +1,5 @@
 //! ResNet: He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride of a bottleneck in its 3 x 3
-//! convolution as torchvision has it ("v1.5"). Tensor names as in torchvision's `resnet18` to `resnet101`.
+//! convolution as torchvision has it ("v1.5"). Tensor names as in torchvision's `resnet18` to `resnet152`.
 
 use candle_core::Device;
 
@@ -21,6 +21,7 @@ pub(crate) const R18: Size = Size { repeats: [2, 2, 2, 2], bottleneck: false };
 pub(crate) const R34: Size = Size { repeats: [3, 4, 6, 3], bottleneck: false };
 pub(crate) const R50: Size = Size { repeats: [3, 4, 6, 3], bottleneck: true };
 pub(crate) const R101: Size = Size { repeats: [3, 4, 23, 3], bottleneck: true };
+pub(crate) const R152: Size = Size { repeats: [3, 8, 36, 3], bottleneck: true };
 
 /// PyTorch's.
 const EPSILON: f64 = 1e-5;

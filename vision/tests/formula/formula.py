@@ -1,15 +1,16 @@
-"""Writes outputs.json: what torchvision's and YOLOX's own networks give with weights that a formula makes.
+"""Writes outputs.json: what torchvision's, timm's and YOLOX's own networks give with weights that a formula makes.
 
 The same formula stands in ../references/formula.rs, so that no weights need to be kept.
 
-pip install torch torchvision loguru tabulate thop psutil opencv-python-headless
+pip install torch torchvision timm loguru tabulate thop psutil opencv-python-headless
 pip download --no-deps --no-binary :all: --no-build-isolation yolox==0.3.0   (unpack it, and put it in PYTHONPATH)
-python formula.py
+python formula.py NAME...   these, or all; the others stay as they are in the file
 """
 
 import json
 import math
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -68,6 +69,12 @@ def torchvision(name):
     return getattr(models, name)()
 
 
+def timm_vgg(name):
+    import timm
+
+    return timm.create_model(name)
+
+
 def yolox(depth, width, depthwise):
     from yolox.models import YOLOPAFPN, YOLOX, YOLOXHead
 
@@ -99,6 +106,9 @@ NETWORKS = {
     "resnet34": (lambda: torchvision("resnet34"), 224, 4.0),
     "resnet50": (lambda: torchvision("resnet50"), 224, 4.0),
     "resnet101": (lambda: torchvision("resnet101"), 224, 3.0),
+    "resnet152": (lambda: torchvision("resnet152"), 224, 3.0),
+    "vgg11": (lambda: timm_vgg("vgg11"), 224, 6.0),
+    "vgg16": (lambda: timm_vgg("vgg16"), 224, 6.0),
     "squeezenet1_0": (lambda: torchvision("squeezenet1_0"), 224, 6.0),
     "squeezenet1_1_torchvision": (lambda: torchvision("squeezenet1_1"), 224, 6.0),
     "mobilenet_v2_torchvision": (lambda: torchvision("mobilenet_v2"), 224, 7.0),
@@ -109,8 +119,10 @@ NETWORKS = {
 
 
 def main():
-    outputs = {}
-    for name, (make, side, gain) in NETWORKS.items():
+    file = pathlib.Path(__file__).with_name("outputs.json")
+    outputs = json.loads(file.read_text()) if file.exists() else {}
+    for name in sys.argv[1:] or NETWORKS:
+        make, side, gain = NETWORKS[name]
         with torch.no_grad():
             network = filled(make(), gain)
             output = network(picture(side))
@@ -120,7 +132,7 @@ def main():
         print(f"{name}: up to {output.abs().max():.4g}, of which the picture makes {(output - other).abs().max():.4g}")
         assert (output - other).abs().max() > 0.1 * output.abs().max()
     text = ",\n".join(f'"{name}": {json.dumps(output)}' for name, output in outputs.items())
-    pathlib.Path(__file__).with_name("outputs.json").write_text("{\n" + text + "\n}\n")
+    file.write_text("{\n" + text + "\n}\n")
 
 
 if __name__ == "__main__":

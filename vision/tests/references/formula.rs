@@ -1,4 +1,4 @@
-//! Networks of which there are no weights to be had here, held against torchvision and YOLOX: both sides compute the
+//! Networks of which there are no weights to be had here, held against torchvision, timm and YOLOX: both sides compute the
 //! same weights by a formula. The other side stands in `../formula/formula.py`, its outputs beside it.
 
 use adit_vision::image::batch;
@@ -108,6 +108,13 @@ fn small_resnets_agree_with_torchvision() {
 fn resnets_of_bottlenecks_agree_with_torchvision() {
     classifier(Architecture::Resnet50);
     classifier(Architecture::Resnet101);
+    classifier(Architecture::Resnet152);
+}
+
+#[test]
+fn vggs_agree_with_timm() {
+    classifier(Architecture::Vgg11);
+    classifier(Architecture::Vgg16);
 }
 
 #[test]
