@@ -1,4 +1,4 @@
-//! A network of candle-transformers behind the program: a folder with published names of tensors, asked by `infer`.
+//! A network of candle-transformers in a folder, under published names of tensors: asked by `infer`, and served by an agent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex};
 use adit_vision::image::{ImageLimits, Preprocess, batch, decode, prepare};
 use adit_vision::{Architecture, Device, Stop, Weights, probabilities};
 
-use crate::house::{folder, one};
+use http::StatusCode;
+
+use crate::house::{House, folder, json_image, one};
 
 const SPEC: &str = r#"architecture = "mobilenetv4_conv_small"
 [preprocess]
 size = [224, 224]
 resize = { short_side = 256 }
+filter = "bicubic"
 mean = [0.485, 0.456, 0.406]
 std = [0.229, 0.224, 0.225]
 "#;
@@ -75,12 +78,20 @@ fn file(tensors: &Tensors) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes()[..], &header, &numbers].concat()
 }
 
-/// The likeliest class of the picture, by the library alone.
-fn best(weights: &[u8]) -> (usize, f32) {
+/// Puts weights and labels beside a `model.toml`.
+fn fill(model: &Path, weights: &[u8]) {
+    std::fs::create_dir_all(model.join("1")).unwrap();
+    std::fs::write(model.join("labels.txt"), LABELS).unwrap();
+    std::fs::write(model.join("1/model.safetensors"), weights).unwrap();
+}
+
+/// What the picture is, by the library alone: the probability of each class.
+fn seen(weights: &[u8]) -> Vec<f32> {
     // As in the specification above.
     let preprocess: Preprocess = serde_json::from_value(serde_json::json!({
         "size": [224, 224],
         "resize": { "short_side": 256 },
+        "filter": "bicubic",
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
     }))
@@ -89,9 +100,7 @@ fn best(weights: &[u8]) -> (usize, f32) {
     let network = architecture().build(&weights, &Device::Cpu).unwrap();
     let image = prepare(&decode(&one(), &ImageLimits::default()).unwrap(), &preprocess).unwrap();
     let input = batch(&[image], network.input(), &Device::Cpu).unwrap();
-    let rows = probabilities(&network.forward(&input, &Stop::never()).unwrap()).unwrap();
-    let found = rows[0].iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
-    found.unwrap()
+    probabilities(&network.forward(&input, &Stop::never()).unwrap()).unwrap().remove(0)
 }
 
 fn infer(models: &Path, image: &Path) -> Output {
@@ -103,28 +112,43 @@ fn infer(models: &Path, image: &Path) -> Output {
 #[test]
 fn a_borrowed_network_is_served_from_a_folder() {
     let models = folder(&[("flowers", SPEC)]);
-    let version = models.path().join("flowers/1");
-    std::fs::create_dir(&version).unwrap();
-    std::fs::write(models.path().join("flowers/labels.txt"), LABELS).unwrap();
+    let model = models.path().join("flowers");
     let image = models.path().join("one.bmp");
     std::fs::write(&image, one()).unwrap();
 
     let mut tensors = tensors();
     let whole = file(&tensors);
-    std::fs::write(version.join("model.safetensors"), &whole).unwrap();
+    fill(&model, &whole);
     let output = infer(models.path(), &image);
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
-    let (class, probability) = best(&whole);
+    let (class, probability) = seen(&whole).into_iter().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
     let expected = format!("{:6.2} %  {}", probability * 100.0, LABELS.lines().nth(class).unwrap());
     assert!(said.lines().nth(1).is_some_and(|line| line.trim() == expected.trim()), "{expected} is not in\n{said}");
 
     // What candle-transformers would silently do without is asked for all the same.
     tensors.remove("blocks.2.0.dw_mid.conv.weight").unwrap();
-    std::fs::write(version.join("model.safetensors"), file(&tensors)).unwrap();
+    fill(&model, &file(&tensors));
     let checked =
         Command::new(env!("CARGO_BIN_EXE_adit-agent")).args(["check", "--models"]).arg(models.path()).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&checked.stdout), String::from_utf8_lossy(&checked.stderr));
     assert_eq!(checked.status.code(), Some(1), "{said}");
     assert!(said.contains("has no tensor `blocks.2.0.dw_mid.conv.weight`"), "{said}");
+}
+
+#[tokio::test]
+async fn an_agent_serves_a_borrowed_network() {
+    let whole = file(&tensors());
+    let house = House::new(&[("flowers", SPEC)], |config| {
+        fill(&config.serving.models.clone().unwrap().join("flowers"), &whole);
+    })
+    .await;
+    let metadata = house.get("/v2/models/flowers").await.json();
+    assert_eq!(metadata["outputs"][0]["shape"], serde_json::json!([-1, CLASSES]), "{metadata}");
+    let answer = house.post("/v2/models/flowers/infer", json_image(&one(), "")).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let answer = answer.json();
+    let found = answer["outputs"][0]["data"].as_array().unwrap().iter().map(|number| number.as_f64().unwrap());
+    let worst = found.zip(seen(&whole)).map(|(a, b)| (a - f64::from(b)).abs()).fold(0f64, f64::max);
+    assert!(worst < 1e-5, "{worst}: {answer}");
 }
