@@ -7,8 +7,8 @@
 //!
 //! Not here, because candle-transformers 0.11.1 gives other numbers than timm: `efficientvit_m*` (it leaves the
 //! attention's biases out), `beit_*` and `hiera_*` (it takes GELU's approximation by tanh), `efficientnet_*` without `tf_`
-//! (it pads as TensorFlow does), `mobileone_s0` (it leaves a branch out), `vgg*` (it rectifies the logits). Its `dinov2`
-//! modules have the same GELU; DINOv2 is put together from the parts of its ViT instead. CLIP, SigLIP and their like
+//! (it pads as TensorFlow does), `mobileone_s0` (it leaves a branch out). Its `dinov2` modules have the same GELU; DINOv2 is
+//! put together from the parts of its ViT instead. Its `resnet` and `vgg` are graphs of our own. CLIP, SigLIP and their like
 //! compare pictures with texts and are no classifiers. `docs/networks.md` has the whole table.
 
 mod adapter;
