@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Heads and bodies are allocated by one thread and freed by another, which glibc's allocator pays for: an exchange of 1 KiB
-/// over the tunnel costs a fifth less processor time with this one (`docs/benchmarks.md`).
+/// over the tunnel costs a sixth less processor time with this one (`docs/benchmarks.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

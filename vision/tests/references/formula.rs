@@ -7,11 +7,11 @@ use serde::Deserialize;
 
 /// Some numbers of a network's output.
 #[derive(Deserialize)]
-struct Stored {
+pub(crate) struct Stored {
     /// With which the weights neither vanish nor explode.
-    gain: f64,
+    pub(crate) gain: f64,
     /// How many numbers there are.
-    elements: usize,
+    pub(crate) elements: usize,
     /// Each so many-th is stored, from the first.
     step: usize,
     /// The largest number without its sign.
@@ -26,12 +26,12 @@ impl Stored {
     }
 
     /// All stored numbers within 1e-4 of the largest.
-    fn hold(&self, architecture: Architecture, found: &[f32]) {
-        assert_eq!(found.len(), self.elements, "{architecture}");
+    pub(crate) fn hold(&self, name: &str, found: &[f32]) {
+        assert_eq!(found.len(), self.elements, "{name}");
         let differences = found.iter().step_by(self.step).zip(&self.values).map(|(a, b)| (a - b).abs());
         let worst = differences.fold(0f32, f32::max) / self.largest;
-        println!("{architecture}: {worst:.2e}");
-        assert!(worst < 1e-4, "{architecture}: {worst}");
+        println!("{name}: {worst:.2e}");
+        assert!(worst < 1e-4, "{name}: {worst}");
     }
 }
 
@@ -86,7 +86,7 @@ fn classifier(architecture: Architecture) {
     let stored = Stored::of(architecture);
     let network = architecture.classifier(&weights(&stored), &Device::Cpu).unwrap();
     let logits = network.logits(&input(&network), &Stop::never()).unwrap();
-    stored.hold(architecture, &numbers(&logits));
+    stored.hold(architecture.name(), &numbers(&logits));
 }
 
 fn detector(architecture: Architecture) {
@@ -95,7 +95,7 @@ fn detector(architecture: Architecture) {
     let levels = network.levels(&input(&network), &Stop::never()).unwrap();
     let rows: Vec<Tensor> =
         levels.iter().map(|level| level.flatten_from(2).unwrap().transpose(1, 2).unwrap()).collect();
-    stored.hold(architecture, &numbers(&Tensor::cat(&rows, 1).unwrap()));
+    stored.hold(architecture.name(), &numbers(&Tensor::cat(&rows, 1).unwrap()));
 }
 
 #[test]
