@@ -86,6 +86,29 @@ pub struct Endpoint {
     pub scope: Scope,
     /// Whose spelling errors and keys have there.
     pub dialect: Dialect,
+    /// Where its requests name the model that they are for.
+    #[serde(default, skip_serializing_if = "Naming::is_path")]
+    pub naming: Naming,
+}
+
+/// Where a request names its model.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Naming {
+    /// In the path as `{model}`, or nowhere.
+    #[default]
+    Path,
+    /// In the first message of a gRPC call: the numbers of the fields that lead to a string.
+    Protobuf(Vec<u32>),
+    /// In this field of a form (`multipart/form-data`).
+    Form(String),
+}
+
+impl Naming {
+    /// Whether the body need not be looked at.
+    pub fn is_path(&self) -> bool {
+        *self == Self::Path
+    }
 }
 
 /// What an API key may be used for.
@@ -104,8 +127,23 @@ pub enum Scope {
 pub enum Dialect {
     /// Open Inference Protocol, which is also how the relay itself speaks: `{"error": "..."}`.
     Oip,
-    /// Reference system 1: `GET /` and `POST /photo`.
+    /// `GET /` and `POST /photo` with one sentence as the answer: errors as in `Oip`.
     Photo,
+    /// Any service of gRPC: a status in the head or the trailers.
+    Grpc,
+    /// TensorFlow Serving over REST: errors as in `Oip`.
+    TfServing,
+    /// DeepStack and CodeProject.AI: `{"success": false, "error": "..."}`.
+    Deepstack,
+    /// Detection in an envelope: `{"data": null, "error": "...", "success": false}`.
+    Boxes,
+    /// A WebSocket of frames: errors as in `Oip`.
+    Frames,
+    /// Batches of images that come back annotated: `{"message": "..."}`.
+    Annotated,
+    /// One that this program does not know: a newer agent's.
+    #[serde(other)]
+    Other,
 }
 
 /// How busy an agent is.

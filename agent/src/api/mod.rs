@@ -8,6 +8,7 @@ mod admin;
 mod compat;
 mod listener;
 mod oip;
+mod paths;
 mod reply;
 mod router;
 mod upload;

@@ -1,4 +1,4 @@
-//! Answers that every dialect writes alike: JSON, and an error as `{"error": "..."}`.
+//! Answers: JSON, bytes, and why there is none, which each dialect spells its own way.
 
 use adit_common::oip::ErrorBody;
 use adit_common::timing::Stopwatch;
@@ -6,8 +6,47 @@ use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+use crate::error::InferError;
+
 /// What a refused caller is asked to wait, in seconds: a queue of a few dozen forward passes is shorter by then.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Why a request is not answered, before a dialect has spelled it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// For the caller.
+    pub(super) message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// As most dialects spell it.
+    pub(super) fn answer(&self) -> Response<Body> {
+        refusal(self.status, &self.message)
+    }
+}
+
+impl From<InferError> for Refusal {
+    fn from(error: InferError) -> Self {
+        let status = match &error {
+            InferError::NotFound { .. } | InferError::NoLabel { .. } => StatusCode::NOT_FOUND,
+            InferError::Invalid(_) => StatusCode::BAD_REQUEST,
+            InferError::NotReady { .. }
+            | InferError::NoMemory { .. }
+            | InferError::Overloaded { .. }
+            | InferError::TooLate { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            InferError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            // Nobody reads it; nginx made the number known.
+            InferError::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            InferError::Backend { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
 
 /// A JSON answer.
 pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
@@ -31,7 +70,12 @@ pub(super) fn bytes(status: StatusCode, content_type: HeaderValue, body: bytes::
 
 /// An error: never empty and never HTML, because clients read its JSON.
 pub(super) fn refusal(status: StatusCode, message: &str) -> Response<Body> {
-    let mut response = json(status, &ErrorBody { error: message.to_owned() });
+    refusal_as(status, &ErrorBody { error: message.to_owned() })
+}
+
+/// An error in a dialect's own words.
+pub(super) fn refusal_as<T: Serialize>(status: StatusCode, body: &T) -> Response<Body> {
+    let mut response = json(status, body);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     }
@@ -42,4 +86,31 @@ pub(super) fn refusal(status: StatusCode, message: &str) -> Response<Body> {
 pub(super) fn timed(mut response: Response<Body>, watch: Stopwatch) -> Response<Body> {
     response.extensions_mut().insert(watch);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_common::id::ModelName;
+
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_status() {
+        let model = ModelName::new("m").unwrap();
+        for (error, code) in [
+            (InferError::NotFound { model: "m".into(), version: None }, 404),
+            (InferError::NoLabel { model: model.clone(), label: "stable".parse().unwrap() }, 404),
+            (InferError::NoMemory { model: model.clone() }, 503),
+            (InferError::NotReady { model: model.clone(), reason: "" }, 503),
+            (InferError::Invalid(String::new()), 400),
+            (InferError::Overloaded { model: model.clone() }, 503),
+            (InferError::TooLate { model: model.clone(), needed: std::time::Duration::ZERO }, 503),
+            (InferError::DeadlineExceeded, 504),
+            (InferError::Cancelled, 499),
+            (InferError::Backend { model, reason: "it is ill", detail: "secret".into() }, 500),
+        ] {
+            assert_eq!(Refusal::from(error.clone()).status.as_u16(), code, "{error}");
+            assert!(!error.to_string().contains("secret"));
+        }
+    }
 }

@@ -11,21 +11,21 @@ use std::time::Instant;
 
 use adit_common::deadline::Deadline;
 use adit_common::id::RequestId;
-use adit_common::manifest::{Dialect, Endpoint, Scope};
+use adit_common::manifest::Endpoint;
 use adit_common::timing::{Stopwatch, Timing};
 use adit_common::trace::TraceContext;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, header};
 use tracing::Instrument as _;
 
 use super::compat;
 use super::oip;
-use super::reply::refusal;
+use super::paths::Paths;
+use super::reply::{Refusal, refusal};
 use super::upload::{Intake, Upload, UploadError};
 use crate::config::ApiConfig;
 use crate::metrics::{InFlight, Metrics};
@@ -48,11 +48,11 @@ pub(super) struct Arrived(pub(super) Instant);
 #[derive(Debug)]
 pub struct Api {
     pub(super) serving: Serving,
-    pub(super) intake: Intake,
+    intake: Intake,
     pub(super) metrics: Arc<Metrics>,
     pub(super) host: String,
     /// Whether models may be loaded and unloaded over the local listener.
-    pub(super) local_control: bool,
+    local_control: bool,
 }
 
 impl Api {
@@ -62,9 +62,24 @@ impl Api {
         Self { serving, intake: Intake::new(config.max_body, config.max_bodies), metrics, host, local_control }
     }
 
-    /// Takes a request's body in, or answers why not.
-    pub(super) async fn take(&self, body: Body) -> Result<Upload, Box<Response<Body>>> {
-        self.intake.collect(body).await.map_err(|error| {
+    /// Refuses to change the agent for whoever asks over the local listener, unless its configuration allows that. Relays have
+    /// looked at their callers' keys.
+    pub(super) fn admit_control(&self, extensions: &Extensions) -> Result<(), Refusal> {
+        if self.local_control || !matches!(extensions.get::<Origin>(), Some(Origin::Local(_))) {
+            return Ok(());
+        }
+        let message = "models are not loaded and unloaded over this listener: [local] control in agent.toml allows it";
+        Err(Refusal::new(StatusCode::FORBIDDEN, message))
+    }
+
+    /// Takes a request's body in.
+    pub(super) async fn take(&self, request: Request) -> Result<Upload, Refusal> {
+        let coding = text(request.headers(), header::CONTENT_ENCODING.as_str()).unwrap_or_default();
+        if !coding.is_empty() && !coding.eq_ignore_ascii_case("identity") {
+            let message = "request bodies must not have a content-encoding";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        }
+        self.intake.collect(request.into_body()).await.map_err(|error| {
             let status = match error {
                 UploadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
                 UploadError::NoRoom => {
@@ -73,78 +88,33 @@ impl Api {
                 }
                 UploadError::Broken => StatusCode::BAD_REQUEST,
             };
-            Box::new(refusal(status, &error.to_string()))
+            Refusal::new(status, error.to_string())
         })
     }
 }
 
-const OIP: [(&str, &str); 10] = [
-    ("GET", "/v2"),
-    ("GET", "/v2/health/live"),
-    ("GET", "/v2/health/ready"),
-    ("GET", "/v2/models/{model}"),
-    ("GET", "/v2/models/{model}/versions/{version}"),
-    ("GET", "/v2/models/{model}/ready"),
-    ("GET", "/v2/models/{model}/versions/{version}/ready"),
-    ("POST", "/v2/models/{model}/infer"),
-    ("POST", "/v2/models/{model}/versions/{version}/infer"),
-    ("POST", "/v2/repository/index"),
-];
-
-/// What changes the agent.
-const CONTROL: [(&str, &str); 2] =
-    [("POST", "/v2/repository/models/{model}/unload"), ("POST", "/v2/repository/models/{model}/load")];
-
-const PHOTO: [(&str, &str); 2] = [("GET", "/"), ("POST", "/photo")];
+/// Every dialect.
+fn dialects() -> [Paths; 2] {
+    [oip::paths(), compat::photo::paths()]
+}
 
 /// What may be asked, as the manifest says it to relays.
 pub fn endpoints() -> Vec<Endpoint> {
-    let of = |dialect: Dialect, scope: Scope| {
-        move |(method, path): (&str, &str)| Endpoint {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            scope,
-            dialect,
-        }
-    };
-    let oip = OIP.into_iter().map(of(Dialect::Oip, Scope::Infer));
-    let control = CONTROL.into_iter().map(of(Dialect::Oip, Scope::Control));
-    oip.chain(control).chain(PHOTO.into_iter().map(of(Dialect::Photo, Scope::Infer))).collect()
+    dialects().iter().flat_map(|paths| paths.endpoints().to_vec()).collect()
 }
 
 /// The router over all dialects.
 pub fn router(api: Arc<Api>) -> Router {
-    let model = |path: &str| {
-        [format!("/v2/models/{{model}}{path}"), format!("/v2/models/{{model}}/versions/{{version}}{path}")]
-    };
-    let mut router = Router::new()
-        .route("/", get(compat::greet))
-        .route("/photo", post(compat::photo))
-        .route("/v2", get(oip::metadata))
-        .route("/v2/health/live", get(oip::live))
-        .route("/v2/health/ready", get(oip::ready))
-        .route("/v2/repository/index", post(oip::index))
-        .route("/v2/repository/models/{model}/load", post(oip::load))
-        .route("/v2/repository/models/{model}/unload", post(oip::unload));
-    for path in model("") {
-        router = router.route(&path, get(oip::model));
-    }
-    for path in model("/ready") {
-        router = router.route(&path, get(oip::model_ready));
-    }
-    for path in model("/infer") {
-        router = router.route(&path, post(oip::infer));
-    }
-    router
-        .fallback(async |request: Request| {
-            refusal(StatusCode::NOT_FOUND, &format!("there is nothing at {}", request.uri().path()))
-        })
-        .method_not_allowed_fallback(async |request: Request| {
-            let message = format!("{} is not for {}", request.method(), request.uri().path());
-            refusal(StatusCode::METHOD_NOT_ALLOWED, &message)
-        })
-        .layer(from_fn_with_state(api.clone(), visit))
-        .with_state(api)
+    let all = dialects().into_iter().fold(Router::new(), |all, paths| all.merge(paths.router()));
+    all.fallback(async |request: Request| {
+        refusal(StatusCode::NOT_FOUND, &format!("there is nothing at {}", request.uri().path()))
+    })
+    .method_not_allowed_fallback(async |request: Request| {
+        let message = format!("{} is not for {}", request.method(), request.uri().path());
+        refusal(StatusCode::METHOD_NOT_ALLOWED, &message)
+    })
+    .layer(from_fn_with_state(api.clone(), visit))
+    .with_state(api)
 }
 
 async fn visit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response<Body> {
@@ -225,11 +195,4 @@ pub(super) fn arrived(request: &Request) -> Instant {
 pub(super) fn deadline(request: &Request) -> Deadline {
     let header = text(request.headers(), Deadline::HEADER);
     header.map_or(Deadline::never(), |header| Deadline::parse(arrived(request), header))
-}
-
-/// Answers why a body that is coded for the way cannot be read; `None` if it is as it is.
-pub(super) fn coded(request: &Request) -> Option<Response<Body>> {
-    let coding = text(request.headers(), header::CONTENT_ENCODING.as_str())?;
-    let plain = coding.is_empty() || coding.eq_ignore_ascii_case("identity");
-    (!plain).then(|| refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "request bodies must not have a content-encoding"))
 }

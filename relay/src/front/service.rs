@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use serde_json::json;
 use tracing::Instrument;
 use tracing::field::Empty;
 
@@ -164,9 +165,13 @@ fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
 }
 
-/// An error's body. Both dialects have the same shape.
+/// An error's body.
 fn spell(dialect: Dialect, message: &str) -> Bytes {
-    match dialect {
-        Dialect::Oip | Dialect::Photo => serde_json::json!({ "error": message }).to_string().into(),
-    }
+    let body = match dialect {
+        Dialect::Deepstack => json!({ "success": false, "error": message, "duration": 0 }),
+        Dialect::Boxes => json!({ "data": null, "error": message, "success": false }),
+        Dialect::Annotated => json!({ "message": message }),
+        _ => json!({ "error": message }),
+    };
+    body.to_string().into()
 }

@@ -292,7 +292,7 @@ fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use adit_common::manifest::{Endpoint, Model};
+    use adit_common::manifest::{Endpoint, Model, Naming};
 
     use super::*;
 
@@ -302,6 +302,7 @@ mod tests {
             path: path.into(),
             scope,
             dialect: Dialect::Oip,
+            naming: Naming::Path,
         };
         Manifest {
             agent: agent.parse().unwrap(),
@@ -399,8 +400,8 @@ mod tests {
     fn what_is_between_relay_and_agent_is_never_routed() {
         let mut agent = manifest("one", &[]);
         for path in ["/.adit/manifest", "/{first}/{second}"] {
-            let path = path.into();
-            agent.endpoints.push(Endpoint { method: "GET".into(), path, scope: Scope::Infer, dialect: Dialect::Oip });
+            let known = agent.endpoints[0].clone();
+            agent.endpoints.push(Endpoint { path: path.into(), ..known });
         }
         let table = RouteTable::build([&agent], []);
         for path in ["/.adit/manifest", "/%2eadit/manifest", "/.ADIT/x", "//.adit/manifest"] {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_certs::{Bundle, agent_tunnel};
-use adit_common::manifest::{Dialect, Endpoint, Load, MANIFEST_PATH, Manifest, Model, ModelState, Report, Scope};
+use adit_common::manifest::{
+    Dialect, Endpoint, Load, MANIFEST_PATH, Manifest, Model, ModelState, Naming, Report, Scope,
+};
 use adit_common::tunnel::{
     ResetCode, Session, SessionLimits, TransportOptions, TunnelBody, TunnelError, UDP_BUFFER, agent_config,
     agent_endpoint, bind_udp,
@@ -65,6 +67,7 @@ pub(crate) fn manifest(id: &str, models: &[(&str, ModelState)]) -> Manifest {
         path: path.into(),
         scope,
         dialect: Dialect::Oip,
+        naming: Naming::Path,
     };
     let model = |(name, state): &(&str, ModelState)| Model {
         name: name.parse().unwrap(),

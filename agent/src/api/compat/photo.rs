@@ -8,20 +8,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adit_common::id::ModelName;
+use adit_common::manifest::Dialect;
 use adit_common::timing::Stage;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use super::super::oip::status;
-use super::super::reply::{bytes, json, refusal, timed};
-use super::super::router::{Api, Origin, arrived, coded, deadline, text};
+use super::super::paths::Paths;
+use super::super::reply::{Refusal, bytes, json, refusal, timed};
+use super::super::router::{Api, Origin, arrived, deadline, text};
 use crate::error::InferError;
 use crate::serving::{Choice, Findings, InferRequest, InferResponse, Input, Priority};
 
+/// What may be asked in this dialect.
+pub(crate) fn paths() -> Paths {
+    Paths::of(Dialect::Photo).get("/", greet).post("/photo", photo)
+}
+
 /// `GET /`
-pub(crate) async fn greet(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
+async fn greet(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
     let (ip, port) = client(&request);
     let host = match request.uri().authority() {
         // HTTP/2 and the tunnel carry the host in the request line.
@@ -53,14 +59,11 @@ fn forwarded_for(field: &str) -> Option<SocketAddr> {
 }
 
 /// `POST /photo`
-pub(crate) async fn photo(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
-    if let Some(refusal) = coded(&request) {
-        return refusal;
-    }
+async fn photo(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
     let (arrived, deadline) = (arrived(&request), deadline(&request));
-    let upload = match api.take(request.into_body()).await {
+    let upload = match api.take(request).await {
         Ok(upload) => upload,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return refusal.answer(),
     };
     let mut watch = upload.watch(arrived);
     let Some(model) = api.serving.default_model() else {
@@ -81,7 +84,7 @@ pub(crate) async fn photo(State(api): State<Arc<Api>>, request: Request) -> Resp
     drop(upload);
     let response = match answered.and_then(|response| sentence(&response)) {
         Ok(sentence) => json(StatusCode::OK, &json!({ "inference": sentence, "message": "success" })),
-        Err(error) => refusal(status(&error), &error.to_string()),
+        Err(error) => Refusal::from(error).answer(),
     };
     watch.lap(Stage::Encode);
     timed(response, watch)

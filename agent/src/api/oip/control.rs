@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode};
 use serde::Deserialize;
 
-use super::super::reply::{bytes, refusal};
-use super::super::router::{Api, Origin};
+use super::super::reply::{Refusal, bytes, refusal};
+use super::super::router::Api;
 use crate::error::ControlError;
 
 /// The body of both requests; it may be left out.
@@ -28,7 +28,7 @@ struct Asked {
 pub(crate) async fn load(State(api): State<Arc<Api>>, Path(model): Path<String>, request: Request) -> Response<Body> {
     let (name, asked) = match admit(&api, &model, request).await {
         Ok(admitted) => admitted,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return refusal.answer(),
     };
     // A model is what its folder says. `config` and `file:...` would put another one into memory, which a restart forgets.
     if let Some((parameter, _)) = asked.parameters.iter().next() {
@@ -44,26 +44,24 @@ pub(crate) async fn unload(State(api): State<Arc<Api>>, Path(model): Path<String
     // `unload_dependents`, which its clients send, is about models made of models.
     match admit(&api, &model, request).await {
         Ok((name, _)) => answer(api.serving.unload(&name).await),
-        Err(refusal) => *refusal,
+        Err(refusal) => refusal.answer(),
     }
 }
 
-async fn admit(api: &Api, model: &str, request: Request) -> Result<(ModelName, Asked), Box<Response<Body>>> {
-    let no = |status, message: &str| Box::new(refusal(status, message));
-    if !api.local_control && matches!(request.extensions().get::<Origin>(), Some(Origin::Local(_))) {
-        let message = "models are not loaded and unloaded over this listener: [local] control in agent.toml allows it";
-        return Err(no(StatusCode::FORBIDDEN, message));
-    }
-    let upload = api.take(request.into_body()).await?;
+async fn admit(api: &Api, model: &str, request: Request) -> Result<(ModelName, Asked), Refusal> {
+    api.admit_control(request.extensions())?;
+    let upload = api.take(request).await?;
     let asked = match &upload.bytes[..] {
         [] => Asked::default(),
-        text => serde_json::from_slice(text)
-            .map_err(|error| no(StatusCode::BAD_REQUEST, &format!("the JSON of the message is wrong: {error}")))?,
+        text => serde_json::from_slice(text).map_err(|error| {
+            Refusal::new(StatusCode::BAD_REQUEST, format!("the JSON of the message is wrong: {error}"))
+        })?,
     };
-    let quoted = || model.chars().take(80).collect::<String>();
-    let name =
-        ModelName::new(model).map_err(|_| no(StatusCode::NOT_FOUND, &format!("unknown model `{}`", quoted())))?;
-    Ok((name, asked))
+    let unknown = |_| {
+        let quoted: String = model.chars().take(80).collect();
+        Refusal::new(StatusCode::NOT_FOUND, format!("unknown model `{quoted}`"))
+    };
+    Ok((ModelName::new(model).map_err(unknown)?, asked))
 }
 
 fn answer(result: Result<(), ControlError>) -> Response<Body> {

@@ -4,5 +4,4 @@ mod control;
 mod outputs;
 mod rest;
 
-pub(super) use control::{load, unload};
-pub(super) use rest::{index, infer, live, metadata, model, model_ready, ready, status};
+pub(super) use rest::paths;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use adit_common::deadline::Deadline;
 use adit_common::id::{ModelName, Version};
-use adit_common::manifest::ModelState;
+use adit_common::manifest::{Dialect, ModelState};
 use adit_common::oip::{
     Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, ModelMetadata, OipError, Parameters,
     ServerMetadata, TensorMetadata, header_length,
@@ -26,9 +26,11 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::reply::{bytes, json, refusal, timed};
-use super::super::router::{Api, arrived, coded, deadline, text};
+use super::super::paths::Paths;
+use super::super::reply::{Refusal, bytes, json, refusal, timed};
+use super::super::router::{Api, arrived, deadline, text};
 use super::super::upload::image;
+use super::control::{load, unload};
 use super::outputs::{encode, outputs, wish};
 use crate::error::InferError;
 use crate::serving::{self, Choice, Input, Priority, Serving};
@@ -56,24 +58,28 @@ impl ModelPath {
     }
 }
 
-/// The status of an error.
-pub(crate) fn status(error: &InferError) -> StatusCode {
-    match error {
-        InferError::NotFound { .. } | InferError::NoLabel { .. } => StatusCode::NOT_FOUND,
-        InferError::Invalid(_) => StatusCode::BAD_REQUEST,
-        InferError::NotReady { .. }
-        | InferError::NoMemory { .. }
-        | InferError::Overloaded { .. }
-        | InferError::TooLate { .. } => StatusCode::SERVICE_UNAVAILABLE,
-        InferError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        // Nobody reads it; nginx made the number known.
-        InferError::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-        InferError::Backend { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+fn refuse(error: InferError) -> Response<Body> {
+    Refusal::from(error).answer()
 }
 
-fn refuse(error: &InferError) -> Response<Body> {
-    refusal(status(error), &error.to_string())
+/// What may be asked in this dialect over HTTP with JSON.
+pub(crate) fn paths() -> Paths {
+    let mut paths = Paths::of(Dialect::Oip)
+        .get("/v2", metadata)
+        .get("/v2/health/live", live)
+        .get("/v2/health/ready", ready)
+        .post("/v2/repository/index", index)
+        .post("/v2/repository/models/{model}/load", load)
+        .controls()
+        .post("/v2/repository/models/{model}/unload", unload)
+        .controls();
+    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        paths = paths
+            .get(model, self::model)
+            .get(&format!("{model}/ready"), model_ready)
+            .post(&format!("{model}/infer"), infer);
+    }
+    paths
 }
 
 /// `GET /v2`
@@ -107,7 +113,7 @@ pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Response<Body> {
 pub(crate) async fn model(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
     match describe(&api.serving, &path) {
         Ok(metadata) => json(StatusCode::OK, &metadata),
-        Err(error) => refuse(&error),
+        Err(error) => refuse(error),
     }
 }
 
@@ -140,15 +146,15 @@ pub(crate) async fn model_ready(State(api): State<Arc<Api>>, Path(path): Path<Mo
             let body = json!({ "name": path.model, "ready": false, "error": error.to_string() });
             json(StatusCode::BAD_REQUEST, &body)
         }
-        Err(error) => refuse(&error),
+        Err(error) => refuse(error),
     }
 }
 
 /// `POST /v2/repository/index`
 pub(crate) async fn index(State(api): State<Arc<Api>>, request: Request) -> Response<Body> {
-    let upload = match api.take(request.into_body()).await {
+    let upload = match api.take(request).await {
         Ok(upload) => upload,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return refusal.answer(),
     };
     let asked = match &upload.bytes[..] {
         [] => Ok(IndexRequest::default()),
@@ -181,9 +187,6 @@ pub(crate) async fn infer(
     Path(path): Path<ModelPath>,
     request: Request,
 ) -> Response<Body> {
-    if let Some(refusal) = coded(&request) {
-        return refusal;
-    }
     let (arrived, deadline) = (arrived(&request), deadline(&request));
     let headers = request.headers();
     let header_length = match header_length(headers) {
@@ -194,9 +197,9 @@ pub(crate) async fn infer(
         .is_some_and(|kind| kind.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("image/")));
     // An image as the body is what the protocol calls a raw request.
     let header_length = if is_image && header_length.is_none() { Some(0) } else { header_length };
-    let upload = match api.take(request.into_body()).await {
+    let upload = match api.take(request).await {
         Ok(upload) => upload,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return refusal.answer(),
     };
     let mut watch = upload.watch(arrived);
     let answered = answer(&api.serving, &path, upload.bytes.clone(), header_length, deadline, &mut watch).await;
@@ -210,7 +213,7 @@ pub(crate) async fn infer(
             }
             response
         }
-        Err(error) => refuse(&error),
+        Err(error) => refuse(error),
     };
     watch.lap(Stage::Encode);
     timed(response, watch)
@@ -302,25 +305,5 @@ mod tests {
             assert!(error.contains(because), "{input}: {error}");
         }
         assert!(read(r#"{"inputs":[]}"#).unwrap_err().contains("this one has 0"));
-    }
-
-    #[test]
-    fn every_error_has_its_status() {
-        let model = ModelName::new("m").unwrap();
-        for (error, code) in [
-            (InferError::NotFound { model: "m".into(), version: None }, 404),
-            (InferError::NoLabel { model: model.clone(), label: "stable".parse().unwrap() }, 404),
-            (InferError::NoMemory { model: model.clone() }, 503),
-            (InferError::NotReady { model: model.clone(), reason: "" }, 503),
-            (InferError::Invalid(String::new()), 400),
-            (InferError::Overloaded { model: model.clone() }, 503),
-            (InferError::TooLate { model: model.clone(), needed: std::time::Duration::ZERO }, 503),
-            (InferError::DeadlineExceeded, 504),
-            (InferError::Cancelled, 499),
-            (InferError::Backend { model, reason: "it is ill", detail: "secret".into() }, 500),
-        ] {
-            assert_eq!(status(&error).as_u16(), code, "{error}");
-            assert!(!error.to_string().contains("secret"));
-        }
     }
 }
