@@ -69,9 +69,9 @@ pub(crate) fn paths() -> Paths {
         .get("/v2/health/live", live)
         .get("/v2/health/ready", ready)
         .post("/v2/repository/index", index)
-        .post("/v2/repository/models/{model}/load", load)
-        .controls()
         .post("/v2/repository/models/{model}/unload", unload)
+        .controls()
+        .post("/v2/repository/models/{model}/load", load)
         .controls();
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
         paths = paths
