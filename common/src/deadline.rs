@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 pub struct Deadline(Option<Instant>);
 
 impl Deadline {
+    /// The header by which clients of gRPC say it.
+    pub const GRPC_HEADER: &'static str = "grpc-timeout";
+
     /// The header of a hop's request that carries what is left of the budget, in whole microseconds.
     pub const HEADER: &'static str = "adit-budget";
 
@@ -27,6 +30,27 @@ impl Deadline {
     /// Reads the header's value on arrival at `now`; what is not a number is no deadline.
     pub fn parse(now: Instant, header: &str) -> Self {
         header.parse().map_or(Self::never(), |micros| Self::after(now, Duration::from_micros(micros)))
+    }
+
+    /// Reads gRPC's `grpc-timeout` on arrival at `now`: at most eight digits and a unit; what is not that is no deadline.
+    pub fn parse_grpc(now: Instant, header: &str) -> Self {
+        let Some((digits, unit)) = header.split_at_checked(header.len().saturating_sub(1)) else {
+            return Self::never();
+        };
+        if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Self::never();
+        }
+        let Ok(count) = digits.parse::<u64>() else { return Self::never() };
+        let budget = match unit {
+            "H" => Duration::from_secs(count * 3600),
+            "M" => Duration::from_secs(count * 60),
+            "S" => Duration::from_secs(count),
+            "m" => Duration::from_millis(count),
+            "u" => Duration::from_micros(count),
+            "n" => Duration::from_nanos(count),
+            _ => return Self::never(),
+        };
+        Self::after(now, budget)
     }
 
     /// The header's value when sending at `now`: what is left, in microseconds.
@@ -73,6 +97,20 @@ mod tests {
         assert!(deadline.expired(now + Duration::from_millis(250)));
         let next = Deadline::parse(now, "150000");
         assert_eq!(next.remaining(now), Some(Duration::from_millis(150)));
+    }
+
+    #[test]
+    fn grpc_says_it_with_a_unit() {
+        let now = Instant::now();
+        for (text, nanos) in [("1H", 3_600_000_000_000_u64), ("2M", 120_000_000_000), ("3S", 3_000_000_000)] {
+            assert_eq!(Deadline::parse_grpc(now, text).remaining(now), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+        for (text, nanos) in [("4m", 4_000_000), ("5u", 5_000), ("6n", 6), ("99999999n", 99_999_999)] {
+            assert_eq!(Deadline::parse_grpc(now, text).remaining(now), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+        for text in ["", "S", "1", "-1S", "1.5S", "123456789S", "1s", "1\u{e9}"] {
+            assert_eq!(Deadline::parse_grpc(now, text), Deadline::never(), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod admin;
 mod compat;
+mod grpc;
 mod listener;
 mod oip;
 mod paths;

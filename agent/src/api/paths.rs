@@ -47,6 +47,12 @@ impl Paths {
         self
     }
 
+    /// The last endpoint's requests name their model so, and not in the path.
+    pub(super) fn named(mut self, naming: Naming) -> Self {
+        self.endpoints.iter_mut().next_back().into_iter().for_each(|endpoint| endpoint.naming = naming.clone());
+        self
+    }
+
     /// What relays are told.
     pub(super) fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints

@@ -6,7 +6,7 @@ use axum::body::Body;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::error::InferError;
+use crate::error::{ControlError, InferError};
 
 /// What a refused caller is asked to wait, in seconds: a queue of a few dozen forward passes is shorter by then.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -43,6 +43,18 @@ impl From<InferError> for Refusal {
             // Nobody reads it; nginx made the number known.
             InferError::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             InferError::Backend { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        let status = match error {
+            ControlError::Unknown(_) => StatusCode::NOT_FOUND,
+            // As Triton does. It is no failure of the agent: nobody else is to be asked instead.
+            ControlError::Failed { .. } => StatusCode::BAD_REQUEST,
+            ControlError::Busy => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

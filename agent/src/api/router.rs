@@ -23,10 +23,11 @@ use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, header};
 use tracing::Instrument as _;
 
 use super::compat;
+use super::grpc;
 use super::oip;
 use super::paths::Paths;
 use super::reply::{Refusal, refusal};
-use super::upload::{Intake, Upload, UploadError};
+use super::upload::{Intake, Room, Upload, UploadError};
 use crate::config::ApiConfig;
 use crate::metrics::{InFlight, Metrics};
 use crate::serving::Serving;
@@ -79,23 +80,40 @@ impl Api {
             let message = "request bodies must not have a content-encoding";
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
         }
-        self.intake.collect(request.into_body()).await.map_err(|error| {
-            let status = match error {
-                UploadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
-                UploadError::NoRoom => {
-                    self.metrics.overloaded.add();
-                    StatusCode::SERVICE_UNAVAILABLE
-                }
-                UploadError::Broken => StatusCode::BAD_REQUEST,
-            };
-            Refusal::new(status, error.to_string())
-        })
+        self.receive(request.into_body()).await
+    }
+
+    /// Takes a body in as it is.
+    pub(super) async fn receive(&self, body: Body) -> Result<Upload, Refusal> {
+        self.intake.collect(body).await.map_err(|error| self.refused(&error))
+    }
+
+    /// Room among all bodies for so many bytes that are there already.
+    pub(super) fn hold(&self, length: usize) -> Result<Room, Refusal> {
+        self.intake.hold(length).map_err(|error| self.refused(&error))
+    }
+
+    /// How long one body may be, in bytes.
+    pub(super) const fn max_body(&self) -> usize {
+        self.intake.max_body()
+    }
+
+    fn refused(&self, error: &UploadError) -> Refusal {
+        let status = match error {
+            UploadError::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            UploadError::NoRoom => {
+                self.metrics.overloaded.add();
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            UploadError::Broken => StatusCode::BAD_REQUEST,
+        };
+        Refusal::new(status, error.to_string())
     }
 }
 
 /// Every dialect.
-fn dialects() -> [Paths; 2] {
-    [oip::paths(), compat::photo::paths()]
+fn dialects() -> [Paths; 5] {
+    [oip::rest::paths(), oip::grpc::paths(), grpc::health(), grpc::reflection(), compat::photo::paths()]
 }
 
 /// What may be asked, as the manifest says it to relays.
@@ -107,7 +125,11 @@ pub fn endpoints() -> Vec<Endpoint> {
 pub fn router(api: Arc<Api>) -> Router {
     let all = dialects().into_iter().fold(Router::new(), |all, paths| all.merge(paths.router()));
     all.fallback(async |request: Request| {
-        refusal(StatusCode::NOT_FOUND, &format!("there is nothing at {}", request.uri().path()))
+        let message = format!("there is nothing at {}", request.uri().path());
+        if grpc::is_grpc(request.headers()) {
+            return tonic::Status::unimplemented(message).into_http();
+        }
+        refusal(StatusCode::NOT_FOUND, &message)
     })
     .method_not_allowed_fallback(async |request: Request| {
         let message = format!("{} is not for {}", request.method(), request.uri().path());

@@ -41,6 +41,10 @@ pub(super) struct Upload {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+/// Bytes that count against the limit until this is dropped.
+#[derive(Debug)]
+pub(super) struct Room(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+
 /// Why a body was not taken in.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UploadError {
@@ -60,6 +64,18 @@ impl Intake {
     pub(super) fn new(max_body: usize, max_bodies: usize) -> Self {
         let units = (max_bodies / UNIT).min(Semaphore::MAX_PERMITS);
         Self { room: Arc::new(Semaphore::new(units)), max_body }
+    }
+
+    /// How long one body may be, in bytes.
+    pub(super) const fn max_body(&self) -> usize {
+        self.max_body
+    }
+
+    /// Room for so many bytes that are there already, until it is dropped.
+    pub(super) fn hold(&self, length: usize) -> Result<Room, UploadError> {
+        let mut room = None;
+        self.pay(&mut room, length)?;
+        Ok(Room(room))
     }
 
     /// Takes a body in.

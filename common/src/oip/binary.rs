@@ -82,6 +82,16 @@ fn write(data: &TensorData, body: &mut BytesMut) {
     }
 }
 
+/// One tensor's data, as it would be behind JSON.
+pub(super) fn write_alone(name: &str, data: &TensorData) -> Result<Bytes, OipError> {
+    if !is_writable(data) {
+        return Err(OipError::Shape { name: quote(name), limit: "an element of 4 GiB" });
+    }
+    let mut body = BytesMut::with_capacity(size(data));
+    write(data, &mut body);
+    Ok(body.freeze())
+}
+
 /// Whether every element is short enough for its length to be written.
 pub(super) fn is_writable(data: &TensorData) -> bool {
     match data {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::binary;
 use super::datatype::Datatype;
 use super::error::{OipError, quote};
 use super::parameters::Parameters;
@@ -47,6 +48,26 @@ impl Tensor {
     pub fn bytes(name: &str, shape: &[usize], elements: Vec<Bytes>) -> Result<Self, OipError> {
         let data = TensorData::Elements(elements);
         Self::new(name.to_owned(), Datatype::Bytes, shape.to_vec(), Parameters::default(), data)
+    }
+
+    /// A tensor of the bytes that it has behind JSON or in a message of gRPC: elements of BYTES with their lengths before them.
+    pub fn raw(
+        name: &str,
+        datatype: Datatype,
+        shape: &[usize],
+        parameters: Parameters,
+        bytes: Bytes,
+    ) -> Result<Self, OipError> {
+        let data = binary::read(name, datatype, shape, bytes)?;
+        Self::new(name.to_owned(), datatype, shape.to_vec(), parameters, data)
+    }
+
+    /// Those bytes.
+    pub fn to_raw(&self) -> Result<Bytes, OipError> {
+        match &self.data {
+            TensorData::Numbers(bytes) => Ok(bytes.clone()),
+            elements => binary::write_alone(&self.name, elements),
+        }
     }
 
     pub(super) fn new(

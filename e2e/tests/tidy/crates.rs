@@ -9,15 +9,16 @@ use serde_json::Value;
 use crate::{Breach, finds, kept};
 
 /// What each crate of the workspace may depend on, besides what comes from the registry.
-const STAIRS: [(&str, &[&str]); 8] = [
+const STAIRS: [(&str, &[&str]); 9] = [
     ("kernels", &[]),
     ("vision", &["kernels"]),
     ("common", &[]),
     ("certs", &["common"]),
+    ("proto", &[]),
     ("relay", &["common", "certs"]),
-    ("agent", &["common", "certs", "vision"]),
+    ("agent", &["common", "certs", "proto", "vision"]),
     ("client", &["common"]),
-    ("e2e", &["kernels", "vision", "common", "certs", "relay", "agent", "client"]),
+    ("e2e", &["kernels", "vision", "common", "certs", "proto", "relay", "agent", "client"]),
 ];
 
 /// Crates of the registry that live in one place, so that the others need not build or know them.
@@ -31,7 +32,7 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("zune-jpeg", &["vision"]),
     ("safetensors", &["vision"]),
     ("axum", &["agent"]),
-    ("tonic", &["agent"]),
+    ("tonic", &["agent", "proto"]),
     ("utoipa", &["agent"]),
     ("hf-hub", &["agent"]),
     ("reqwest", &["agent"]),

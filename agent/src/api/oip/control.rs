@@ -32,9 +32,7 @@ pub(crate) async fn load(State(api): State<Arc<Api>>, Path(model): Path<String>,
     };
     // A model is what its folder says. `config` and `file:...` would put another one into memory, which a restart forgets.
     if let Some((parameter, _)) = asked.parameters.iter().next() {
-        let parameter: String = parameter.chars().take(80).collect();
-        let message = format!("the parameter `{parameter}` is not taken: a model is loaded as its folder describes it");
-        return refusal(StatusCode::BAD_REQUEST, &message);
+        return refusal(StatusCode::BAD_REQUEST, &not_taken(parameter));
     }
     answer(api.serving.load(&name).await)
 }
@@ -68,14 +66,12 @@ fn answer(result: Result<(), ControlError>) -> Response<Body> {
     match result {
         // Empty, as the protocol has it.
         Ok(()) => bytes(StatusCode::OK, HeaderValue::from_static("application/json"), Bytes::new()),
-        Err(error) => {
-            let status = match error {
-                ControlError::Unknown(_) => StatusCode::NOT_FOUND,
-                // As Triton does. It is no failure of the agent: nobody else is to be asked instead.
-                ControlError::Failed { .. } => StatusCode::BAD_REQUEST,
-                ControlError::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            };
-            refusal(status, &error.to_string())
-        }
+        Err(error) => Refusal::from(error).answer(),
     }
+}
+
+/// Why a parameter of a request to load is refused.
+pub(super) fn not_taken(parameter: &str) -> String {
+    let parameter: String = parameter.chars().take(80).collect();
+    format!("the parameter `{parameter}` is not taken: a model is loaded as its folder describes it")
 }

@@ -1,7 +1,8 @@
-//! Open Inference Protocol (KServe v2). One file a transport.
+//! Open Inference Protocol (KServe v2). One file a transport over one way to `ask`.
 
+mod ask;
 mod control;
+pub(super) mod grpc;
+mod message;
 mod outputs;
-mod rest;
-
-pub(super) use rest::paths;
+pub(super) mod rest;

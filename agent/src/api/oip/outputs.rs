@@ -85,7 +85,11 @@ pub(super) fn wish(asked: &InferRequest, model: &ModelName, detects: bool) -> Re
 }
 
 /// The answer, with those outputs that were asked for.
-pub(super) fn encode(asked: &InferRequest, wish: Wish, response: serving::InferResponse) -> Result<Encoded, OipError> {
+pub(super) fn respond(
+    asked: &InferRequest,
+    wish: Wish,
+    response: &serving::InferResponse,
+) -> Result<InferResponse, OipError> {
     let outputs = match (&response.findings, wish) {
         (Findings::Detections(rows), _) => detections(rows, |output| asked.wants(output))?,
         (Findings::Probabilities(rows), Wish::All) => {
@@ -93,24 +97,28 @@ pub(super) fn encode(asked: &InferRequest, wish: Wish, response: serving::InferR
             vec![Tensor::floats(PROBABILITIES, &[rows.len(), classes], &rows.concat())?]
         }
         (Findings::Probabilities(rows), Wish::Likeliest(top)) => {
-            let classes: Vec<_> = rows.iter().flat_map(|row| best(row, top, &response)).collect();
+            let classes: Vec<_> = rows.iter().flat_map(|row| best(row, top, response)).collect();
             vec![Tensor::bytes(PROBABILITIES, &[rows.len(), classes.len() / rows.len().max(1)], classes)?]
         }
     };
-    let mut binary = Vec::new();
-    for output in &outputs {
-        if asked.wants_binary(output.name())? {
-            binary.push(output.name().to_owned());
-        }
-    }
-    let answer = InferResponse {
+    Ok(InferResponse {
         model_name: response.model.to_string(),
         model_version: Some(response.version.to_string()),
         id: asked.id.clone(),
         outputs,
         ..InferResponse::default()
-    };
-    answer.encode(|name| binary.iter().any(|binary| binary == name))
+    })
+}
+
+/// The answer as JSON, with those outputs behind it that are wanted so.
+pub(super) fn encode(asked: &InferRequest, answer: &InferResponse) -> Result<Encoded, OipError> {
+    let mut binary = Vec::new();
+    for output in &answer.outputs {
+        if asked.wants_binary(output.name())? {
+            binary.push(output.name());
+        }
+    }
+    answer.encode(|name| binary.contains(&name))
 }
 
 fn best(row: &[f32], top: usize, response: &serving::InferResponse) -> Vec<Bytes> {

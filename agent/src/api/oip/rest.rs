@@ -1,11 +1,7 @@
 //! Open Inference Protocol over HTTP, as its clients really call it.
 //!
-//! A model takes one input; what it gives is in `outputs`:
-//!
-//! - `image`: BYTES, `[N]` or `[N, 1]`, an encoded image (JPEG, PNG, WebP, BMP, GIF) each. With the binary extension the
-//!   bytes as they are; in JSON, which cannot carry bytes, as base64. A whole body can also be the one image: with
-//!   `inference-header-content-length: 0`, or with a content type `image/...`.
-//! - or `input`: FP32, `[N, C, H, W]`, prepared by the caller as the network was trained.
+//! What a model takes is in `ask`, what it gives in `outputs`. A whole body can also be the one image: with
+//! `inference-header-content-length: 0`, or with a content type `image/...`.
 //!
 //! Every error is `{"error": "..."}` under the status that Triton's clients know.
 
@@ -15,7 +11,7 @@ use adit_common::deadline::Deadline;
 use adit_common::id::{ModelName, Version};
 use adit_common::manifest::{Dialect, ModelState};
 use adit_common::oip::{
-    Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, ModelMetadata, OipError, Parameters,
+    Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, ModelMetadata, Parameters,
     ServerMetadata, TensorMetadata, header_length,
 };
 use adit_common::timing::{Stage, Stopwatch};
@@ -29,14 +25,11 @@ use serde_json::json;
 use super::super::paths::Paths;
 use super::super::reply::{Refusal, bytes, json, refusal, timed};
 use super::super::router::{Api, arrived, deadline, text};
-use super::super::upload::image;
+use super::ask::{IMAGE, ask, input, invalid, named};
 use super::control::{load, unload};
-use super::outputs::{encode, outputs, wish};
+use super::outputs::{encode, outputs};
 use crate::error::InferError;
-use crate::serving::{self, Choice, Input, Priority, Serving};
-
-const IMAGE: &str = "image";
-const INPUT: &str = "input";
+use crate::serving::{Choice, Input, Serving};
 
 /// A JSON body above this is read on the blocking pool: at some 500 MB/s it would hold up other requests for too long.
 const LARGE_JSON: usize = 128 << 10;
@@ -50,11 +43,7 @@ pub(crate) struct ModelPath {
 
 impl ModelPath {
     fn parse(&self) -> Result<(ModelName, Choice), InferError> {
-        let choice = self.version.as_deref().map(str::parse).transpose();
-        let choice = choice.map_err(|error| InferError::Invalid(format!("{error}")))?.unwrap_or_default();
-        // What cannot be a name is the name of nothing.
-        let unknown = |_| InferError::NotFound { model: self.model.chars().take(80).collect(), version: None };
-        Ok((ModelName::new(&self.model).map_err(unknown)?, choice))
+        named(&self.model, self.version.as_deref())
     }
 }
 
@@ -84,12 +73,16 @@ pub(crate) fn paths() -> Paths {
 
 /// `GET /v2`
 pub(crate) async fn metadata() -> Response<Body> {
-    let metadata = ServerMetadata {
+    json(StatusCode::OK, &server())
+}
+
+/// What the agent says of itself.
+pub(super) fn server() -> ServerMetadata {
+    ServerMetadata {
         name: "adit".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         extensions: ["binary_tensor_data", "classification", "model_repository"].map(str::to_owned).to_vec(),
-    };
-    json(StatusCode::OK, &metadata)
+    }
 }
 
 /// `GET /v2/health/live`
@@ -111,19 +104,20 @@ pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Response<Body> {
 
 /// `GET /v2/models/{model}[/versions/{version}]`
 pub(crate) async fn model(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
-    match describe(&api.serving, &path) {
+    let described = path.parse().and_then(|(name, choice)| describe(&api.serving, &name, &choice));
+    match described {
         Ok(metadata) => json(StatusCode::OK, &metadata),
         Err(error) => refuse(error),
     }
 }
 
-fn describe(serving: &Serving, path: &ModelPath) -> Result<ModelMetadata, InferError> {
-    let (name, choice) = path.parse()?;
+/// What a model takes and gives.
+pub(super) fn describe(serving: &Serving, name: &ModelName, choice: &Choice) -> Result<ModelMetadata, InferError> {
     let catalogue = serving.catalogue();
-    let card = catalogue.card(&name, &choice)?;
-    let ready = catalogue.versions(&name).into_iter().flatten().filter(|(_, entry)| entry.card().is_some());
+    let card = catalogue.card(name, choice)?;
+    let ready = catalogue.versions(name).into_iter().flatten().filter(|(_, entry)| entry.card().is_some());
     let mut parameters = Parameters::default();
-    for (label, version) in catalogue.labels(&name) {
+    for (label, version) in catalogue.labels(name) {
         parameters.set(&format!("label.{label}"), version.0);
     }
     Ok(ModelMetadata {
@@ -229,48 +223,21 @@ async fn answer(
 ) -> Result<Encoded, InferError> {
     let (model, version) = path.parse()?;
     // Known before anything is read: an unknown model is no reason to parse megabytes.
-    let detects = serving.catalogue().card(&model, &version)?.detects;
+    serving.catalogue().card(&model, &version)?;
     let (asked, input) = if header_length.is_none() && body.len() > LARGE_JSON {
         let parsed = tokio::task::spawn_blocking(move || parse(&body, header_length)).await;
         parsed.map_err(|error| InferError::Invalid(format!("the request cannot be read: {error}")))??
     } else {
         parse(&body, header_length)?
     };
-    let own = asked.parameters.timeout().map_err(invalid)?;
-    let deadline = own.map_or(deadline, |own| deadline.min(Deadline::after(watch.born(), own)));
-    let priority = Priority::new(asked.parameters.priority().map_err(invalid)?);
-    let wish = wish(&asked, &model, detects)?;
-    let request = serving::InferRequest { model, version, input, deadline, priority };
-    let response = serving.infer(request, watch).await?;
-    let encoded = encode(&asked, wish, response);
-    encoded.map_err(|error| InferError::Invalid(error.to_string()))
-}
-
-fn invalid(error: OipError) -> InferError {
-    InferError::Invalid(error.to_string())
+    let answer = ask(serving, model, version, &asked, input, deadline, watch).await?;
+    encode(&asked, &answer).map_err(invalid)
 }
 
 /// The request, without its input, and its input.
 fn parse(body: &Bytes, header_length: Option<usize>) -> Result<(InferRequest, Input), InferError> {
     let mut asked = InferRequest::parse(body, header_length).map_err(invalid)?;
-    let inputs = std::mem::take(&mut asked.inputs);
-    let [tensor] = &inputs[..] else {
-        let message = format!("a request has one input, `{IMAGE}` or `{INPUT}`, but this one has {}", inputs.len());
-        return Err(InferError::Invalid(message));
-    };
-    let input = match (tensor.name(), tensor.shape()) {
-        (IMAGE | "", [_] | [_, 1]) => Input::Images(tensor.to_elements().map_err(invalid)?.iter().map(image).collect()),
-        (IMAGE | "", shape) => {
-            return Err(InferError::Invalid(format!(
-                "input `{IMAGE}` has the shape {shape:?}, expected [N] or [N, 1]"
-            )));
-        }
-        (INPUT, shape) => Input::Tensor { shape: shape.to_vec(), elements: tensor.to_floats().map_err(invalid)? },
-        (other, _) => {
-            let other: String = other.chars().take(80).collect();
-            return Err(InferError::Invalid(format!("unknown input `{other}`, expected `{IMAGE}` or `{INPUT}`")));
-        }
-    };
+    let input = input(&std::mem::take(&mut asked.inputs))?;
     Ok((asked, input))
 }
 
