@@ -237,8 +237,8 @@ pub(crate) async fn tls(relay: SocketAddr, ca: &Path, alpn: &str) -> Result<TlsS
 }
 
 /// hyper's own tasks belong to the connection's scope.
-#[derive(Clone)]
-struct InScope(Shutdown);
+#[derive(Debug, Clone)]
+pub(crate) struct InScope(pub(crate) Shutdown);
 
 impl<F> hyper::rt::Executor<F> for InScope
 where

@@ -106,6 +106,22 @@ impl Kind {
         }
     }
 
+    /// The status of a call of gRPC, as its specification numbers them.
+    pub(crate) const fn grpc_code(self) -> u16 {
+        match self {
+            Self::ClientGone => 1,
+            Self::BadRequest => 3,
+            Self::BodyTimeout | Self::DeadlineExceeded => 4,
+            Self::UnknownModel => 5,
+            Self::Forbidden => 7,
+            Self::BodyTooLarge | Self::HeadTooLarge => 8,
+            Self::UnknownPath | Self::MethodNotAllowed => 12,
+            Self::AgentLost | Self::AgentRejected | Self::AgentFailed => 14,
+            Self::NoAgent | Self::ModelNotReady | Self::Overloaded => 14,
+            Self::Unauthorised => 16,
+        }
+    }
+
     pub(crate) const fn origin(self) -> Origin {
         match self {
             Self::NoAgent | Self::ModelNotReady | Self::Overloaded => Origin::Relay,

@@ -7,6 +7,7 @@ mod cancel;
 mod chaos;
 mod detect;
 mod formats;
+mod grpc;
 mod many;
 mod notify;
 mod photos;

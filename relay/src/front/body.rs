@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::{Kind, ProxyError};
 use crate::proxy::AnswerBody;
+use crate::proxy::call::Endless;
 
 /// How long to read on when nobody wants the rest of a body: a client on a slow link has its answer by then.
 const LINGER: Duration = Duration::from_secs(2);
@@ -50,6 +51,7 @@ pub(super) struct FrontBody<B = Incoming> {
     /// There until it is dropped.
     body: Option<B>,
     linger: Option<Linger<B>>,
+    endless: Endless,
     limit: u64,
     left: u64,
     patience: Duration,
@@ -60,10 +62,11 @@ pub(super) struct FrontBody<B = Incoming> {
 }
 
 impl<B: Body> FrontBody<B> {
-    pub(super) fn new(body: B, limit: u64, patience: Duration, linger: Option<Linger<B>>) -> Self {
+    /// `endless` lifts both limits once it has begun.
+    pub(super) fn new(body: B, limit: u64, patience: Duration, linger: Option<Linger<B>>, endless: Endless) -> Self {
         let linger = linger.filter(|_| !body.is_end_stream());
         let body = Some(body);
-        Self { body, linger, limit, left: limit, patience, timer: None, waiting: false, over: false }
+        Self { body, linger, endless, limit, left: limit, patience, timer: None, waiting: false, over: false }
     }
 
     /// Refuses what says itself that it is too long.
@@ -87,7 +90,14 @@ impl<B: Body> FrontBody<B> {
                 None => self.timer = Some(Box::pin(sleep_until(until))),
             }
         }
-        self.timer.as_mut().map_or(Poll::Pending, |timer| timer.as_mut().poll(context))
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        while timer.as_mut().poll(context).is_ready() {
+            if !self.endless.has_begun() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(Instant::now() + self.patience);
+        }
+        Poll::Pending
     }
 }
 
@@ -129,7 +139,9 @@ where
             frame.map_err(|error| ProxyError::new(Kind::ClientGone, "the request's body broke off").because(error));
         let frame = frame.and_then(|frame| {
             let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-            self.left = self.left.checked_sub(length).ok_or_else(|| too_large(self.limit))?;
+            if !self.endless.has_begun() {
+                self.left = self.left.checked_sub(length).ok_or_else(|| too_large(self.limit))?;
+            }
             Ok(frame)
         });
         self.over = frame.is_err();
@@ -210,11 +222,14 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_cut_at_its_limit_wherever_that_shows() {
         let said =
-            FrontBody::new(Full::new(Bytes::from_static(b"0123456789A")), 10, PATIENCE, None).check().unwrap_err();
+            FrontBody::new(Full::new(Bytes::from_static(b"0123456789A")), 10, PATIENCE, None, Endless::default())
+                .check()
+                .unwrap_err();
         assert_eq!(said.kind, Kind::BodyTooLarge);
-        let whole = FrontBody::new(chunks(3), 30, PATIENCE, None).collect().await.unwrap().to_bytes();
+        let whole =
+            FrontBody::new(chunks(3), 30, PATIENCE, None, Endless::default()).collect().await.unwrap().to_bytes();
         assert_eq!(whole.len(), 30);
-        let mut long = FrontBody::new(chunks(4), 30, PATIENCE, None);
+        let mut long = FrontBody::new(chunks(4), 30, PATIENCE, None, Endless::default());
         for _ in 0..3 {
             long.frame().await.unwrap().unwrap();
         }
@@ -228,11 +243,25 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(if count < 3 { 20 } else { 31 })).await;
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), count + 1))
         });
-        let mut body = FrontBody::new(StreamBody::new(Box::pin(slow)), 100, PATIENCE, None);
+        let mut body = FrontBody::new(StreamBody::new(Box::pin(slow)), 100, PATIENCE, None, Endless::default());
         for _ in 0..3 {
             assert!(body.frame().await.unwrap().is_ok());
         }
         let error = body.frame().await.unwrap().unwrap_err();
         assert_eq!((error.kind, error.status().as_u16()), (Kind::BodyTimeout, 408));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_endless_may_be_long_and_silent() {
+        let slow = stream::unfold((), |()| async {
+            tokio::time::sleep(10 * PATIENCE).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"0123456789"))), ()))
+        });
+        let endless = Endless::default();
+        let mut body = FrontBody::new(StreamBody::new(Box::pin(slow)), 15, PATIENCE, None, endless.clone());
+        endless.begin();
+        for _ in 0..3 {
+            assert!(body.frame().await.unwrap().is_ok());
+        }
     }
 }

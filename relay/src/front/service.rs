@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::json;
 use tracing::Instrument;
 use tracing::field::Empty;
@@ -26,6 +27,9 @@ const ACCESS: &str = "adit_relay::access";
 
 /// What a field of a head costs beside its name and value, as RFC 9113 (6.5.2) counts it.
 const FIELD: usize = 32;
+
+/// What a `grpc-message` spells in percent: all but printable ASCII.
+const GRPC_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
 /// How much of a path a log line shows.
 const LOGGED: usize = 200;
@@ -88,7 +92,8 @@ impl Service {
             path = path.get(..path.len().min(LOGGED)).unwrap_or_default(),
             agent = Empty,
         );
-        let request = request.map(|body| FrontBody::new(body, self.max_body, self.body_timeout, linger));
+        let endless = call.endless.clone();
+        let request = request.map(|body| FrontBody::new(body, self.max_body, self.body_timeout, linger, endless));
         self.answer(call, request).instrument(span).await
     }
 
@@ -99,11 +104,10 @@ impl Service {
             Err(error) => Err(error),
         };
         waiting.answered = true;
-        let response = match result {
-            Ok(response) => response.map(Reply::Answer),
-            Err(error) => self.refuse(&call, &error),
+        let (status, response) = match result {
+            Ok(response) => (response.status(), response.map(Reply::Answer)),
+            Err(error) => (error.status(), self.refuse(&call, &error)),
         };
-        let status = response.status();
         self.metrics.answered(status);
         tracing::info!(
             target: ACCESS,
@@ -143,11 +147,24 @@ impl Service {
         } else {
             tracing::warn!(kind, error = %error, cause, sent = ?error.sent, "no answer");
         }
-        let mut response = Response::new(Reply::Own(Some(spell(call.dialect, &error.message))));
-        *response.status_mut() = error.status();
+        let is_grpc = call.dialect == Dialect::Grpc;
+        let body = if is_grpc { None } else { Some(spell(call.dialect, &error.message)) };
+        let mut response = Response::new(Reply::Own(body));
         let headers = response.headers_mut();
         mark(headers, call, &call.stopwatch.finish());
+        if is_grpc {
+            // The status of the call stands in the head, whose own is always 200, and there is nothing else.
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            headers.insert("grpc-status", HeaderValue::from(error.kind.grpc_code()));
+            let message = utf8_percent_encode(&error.message, GRPC_MESSAGE).to_string();
+            if let Ok(message) = HeaderValue::from_str(&message) {
+                headers.insert("grpc-message", message);
+            }
+            return response;
+        }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *response.status_mut() = error.status();
+        let headers = response.headers_mut();
         let mut set = |name: HeaderName, value: Option<&str>| {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
                 headers.insert(name, value);

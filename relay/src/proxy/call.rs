@@ -1,6 +1,8 @@
 //! What travels with one request: its names, its budget, its stopwatch.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use adit_common::deadline::Deadline;
@@ -8,7 +10,21 @@ use adit_common::id::{AgentId, RequestId};
 use adit_common::manifest::Dialect;
 use adit_common::timing::Stopwatch;
 use adit_common::trace::TraceContext;
-use http::HeaderMap;
+use http::{HeaderMap, header};
+
+/// Whether a request's body may go on for ever: from then on neither its length nor its silence is minded. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Endless(Arc<AtomicBool>);
+
+impl Endless {
+    pub(crate) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// One request with its budget.
 #[derive(Debug)]
@@ -19,10 +35,12 @@ pub(crate) struct Call {
     pub(crate) deadline: Deadline,
     /// The client's address.
     pub(crate) peer: SocketAddr,
-    /// Whose spelling its errors have; known once it is routed.
+    /// Whose spelling its errors have; known once it is routed, and of gRPC at once.
     pub(crate) dialect: Dialect,
     /// Whose key it came with; known once that was looked up.
-    pub(crate) key: Option<std::sync::Arc<str>>,
+    pub(crate) key: Option<Arc<str>>,
+    /// Whether its body has no end.
+    pub(crate) endless: Endless,
     /// The agent that was asked last.
     pub(crate) agent: Option<AgentId>,
 }
@@ -31,14 +49,18 @@ impl Call {
     /// A request whose head was there at `born`. Its id and trace are the client's where those are valid, else new.
     pub(crate) fn begin(born: Instant, budget: Duration, headers: &HeaderMap, peer: SocketAddr) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let is_grpc = text(header::CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("application/grpc"));
+        let own = text(Deadline::GRPC_HEADER).filter(|_| is_grpc);
+        let own = own.map_or(Deadline::never(), |own| Deadline::parse_grpc(born, own));
         let trace = text(TraceContext::HEADER).and_then(TraceContext::parse);
         Self {
             id: text(RequestId::HEADER).and_then(|id| RequestId::new(id).ok()).unwrap_or_else(RequestId::random),
             trace: trace.unwrap_or_else(TraceContext::random),
             stopwatch: Stopwatch::start_at(born),
-            deadline: Deadline::after(born, budget),
+            deadline: Deadline::after(born, budget).min(own),
             peer,
-            dialect: Dialect::Oip,
+            dialect: if is_grpc { Dialect::Grpc } else { Dialect::Oip },
+            endless: Endless::default(),
             key: None,
             agent: None,
         }
@@ -62,6 +84,12 @@ mod tests {
         headers.insert("traceparent", HeaderValue::from_static(parent));
         let call = begin(&headers);
         assert_eq!((call.id.as_str(), call.trace.to_string().as_str()), ("order-17", parent));
+        assert_eq!(call.dialect, Dialect::Oip);
+        headers.insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+        headers.insert("grpc-timeout", HeaderValue::from_static("50m"));
+        let call = begin(&headers);
+        assert_eq!(call.dialect, Dialect::Grpc);
+        assert!(call.deadline.remaining(Instant::now()).unwrap() <= Duration::from_millis(50));
         headers.insert("x-request-id", HeaderValue::from_static("a\"b{\"}"));
         headers.insert("traceparent", HeaderValue::from_static("00-0-0-0"));
         let call = begin(&headers);

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use adit_common::deadline::Deadline;
+use adit_common::manifest::Dialect;
 use adit_common::timing::{Stage, Timing};
 use adit_common::tunnel::{Answer, CallError, ResetCode, Sent, TunnelError};
 use arc_swap::ArcSwap;
@@ -16,6 +18,8 @@ use super::answer::{AnswerBody, Holding};
 use super::auth::Keys;
 use super::call::Call;
 use super::headers;
+use super::naming::Reader;
+use super::peek::Peeked;
 use super::retry::RetryPolicy;
 use super::route::RouteTable;
 use super::upload::{Ended, Upload};
@@ -86,7 +90,12 @@ impl Proxy {
         let route = routes.table.resolve(&head.method, head.uri.path())?;
         call.dialect = route.dialect;
         principal.check(route.scope)?;
-        let among = routes.table.candidates(&route, Instant::now())?;
+        let mut body = Peeked::untouched(body);
+        let named = match Reader::new(&route.naming, &head.headers) {
+            Some(reader) => in_time(call.deadline, body.look(&reader)).await?,
+            None => None,
+        };
+        let among = routes.table.candidates(&route, named.as_deref(), Instant::now())?;
         let permit = self.admission.admit()?;
         let held = self.metrics.in_flight.hold();
         let admitted = Instant::now();
@@ -169,12 +178,11 @@ impl Proxy {
         let waited = arrived.saturating_duration_since(sent);
         // A slow upload is the client's; what an agent took that answered before its end, nobody can tell apart.
         let latency = if answer.sent.is_some() { waited } else { arrived.saturating_duration_since(answer.opened) };
-        let outcome = match head.status {
-            status if headers::is_busy(status) => Outcome::Busy,
-            status if status.is_server_error() => Outcome::Bad,
-            _ => Outcome::Good,
-        };
-        self.settle(&mut in_flight, outcome, latency, arrived);
+        self.settle(&mut in_flight, headers::outcome(&head), latency, arrived);
+        if call.dialect == Dialect::Grpc {
+            // A stream of messages may go on for ever, and be silent in between.
+            call.endless.begin();
+        }
 
         let agents = headers::timing(&head.headers);
         let timing = Timing::merge(call.stopwatch.finish_at(arrived), waited, agents.as_ref());
@@ -213,11 +221,23 @@ fn unpickable(reason: NoPick) -> ProxyError {
     }
 }
 
+/// Waits for what a request's body tells, but not beyond the deadline.
+async fn in_time<T>(deadline: Deadline, looked: impl Future<Output = Result<T, ProxyError>>) -> Result<T, ProxyError> {
+    match deadline.instant() {
+        Some(until) => tokio::time::timeout_at(until.into(), looked).await.unwrap_or_else(|_| Err(slow_body())),
+        None => looked.await,
+    }
+}
+
+fn slow_body() -> ProxyError {
+    ProxyError::new(Kind::BodyTimeout, "the request's body was not sent in time")
+}
+
 fn late(ended: &Ended) -> ProxyError {
     if ended.get() {
         ProxyError::new(Kind::DeadlineExceeded, "no answer came in time").after(Sent::All)
     } else {
-        ProxyError::new(Kind::BodyTimeout, "the request's body was not sent in time").after(Sent::Part)
+        slow_body().after(Sent::Part)
     }
 }
 

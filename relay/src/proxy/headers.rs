@@ -8,9 +8,11 @@ use adit_common::id::RequestId;
 use adit_common::timing::Timing;
 use adit_common::trace::TraceContext;
 use http::header::{self, HeaderName, HeaderValue};
+use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::call::Call;
+use crate::fleet::agent::Outcome;
 
 /// Fields of one connection only (RFC 9110, section 7.6.1), and the old ones that everybody still strips.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -94,9 +96,18 @@ pub(super) fn timing(headers: &HeaderMap) -> Option<Timing> {
     headers.get(SERVER_TIMING).and_then(|value| Timing::parse(value.to_str().ok()?))
 }
 
-/// Whether an answer says that the agent is too busy, rather than broken.
-pub(super) fn is_busy(status: StatusCode) -> bool {
-    matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+/// What an answer's head says of the agent: that it is too busy, broken, or neither. gRPC says it in a field of its own.
+pub(super) fn outcome(head: &Parts) -> Outcome {
+    let grpc = head.headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse::<u8>().ok());
+    match (grpc, head.status) {
+        // RESOURCE_EXHAUSTED, UNAVAILABLE.
+        (Some(8 | 14), _) => Outcome::Busy,
+        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, DATA_LOSS.
+        (Some(2 | 4 | 13 | 15), _) => Outcome::Bad,
+        (None, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) => Outcome::Busy,
+        (None, status) if status.is_server_error() => Outcome::Bad,
+        _ => Outcome::Good,
+    }
 }
 
 fn strip(headers: &mut HeaderMap) {

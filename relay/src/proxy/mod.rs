@@ -1,6 +1,7 @@
 //! One request's way from the front to an agent and back.
 //!
-//! `forward` is the walk, in reading order: `auth` says who asks (from the file that `keys` keeps), `route` what for,
+//! `forward` is the walk, in reading order: `auth` says who asks (from the file that `keys` keeps), `route` what for (where only
+//! the body names the model, `peek` reads as much of it as `naming` needs),
 //! `admission` whether there is room; then the fleet picks an agent, `upload` streams the body, `retry` says whether a
 //! failure may be tried elsewhere, and `answer` streams the answer back. `call` is what travels along, `headers` what is
 //! taken off and put on at the border.
@@ -12,6 +13,8 @@ pub(crate) mod call;
 pub(crate) mod forward;
 mod headers;
 pub(crate) mod keys;
+mod naming;
+mod peek;
 mod retry;
 mod route;
 mod upload;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use adit_common::id::{ModelName, Version, VersionLabel};
-use adit_common::manifest::{Dialect, Manifest, ModelState, Scope};
+use adit_common::manifest::{Dialect, Manifest, ModelState, Naming, Scope};
 use http::Method;
 use percent_encoding::percent_decode_str;
 
@@ -28,6 +28,7 @@ struct Offer {
     /// The strictest that any agent asks for.
     scope: Scope,
     dialect: Dialect,
+    naming: Naming,
     agents: Arc<[u32]>,
 }
 
@@ -75,6 +76,8 @@ struct Known {
 pub(super) struct Route {
     pub(super) scope: Scope,
     pub(super) dialect: Dialect,
+    /// Where its requests name their model, as far as it matters: only the body of one that several agents offer is looked at.
+    pub(super) naming: Naming,
     offered: Arc<[u32]>,
     /// The model's name as it stands in the path, decoded.
     model: Option<String>,
@@ -122,7 +125,8 @@ impl RouteTable {
                 let (offers, members) = (&mut table.offers[place], &mut members[place]);
                 let index = offers.iter().position(|offer| offer.method == method).unwrap_or_else(|| {
                     let (scope, dialect) = (endpoint.scope, endpoint.dialect);
-                    offers.push(Offer { method, scope, dialect, agents: Arc::default() });
+                    let naming = endpoint.naming.clone();
+                    offers.push(Offer { method, scope, dialect, naming, agents: Arc::default() });
                     members.push(Vec::new());
                     offers.len() - 1
                 });
@@ -189,6 +193,7 @@ impl RouteTable {
         Ok(Route {
             scope: offer.scope,
             dialect: offer.dialect,
+            naming: if offer.agents.len() > 1 { offer.naming.clone() } else { Naming::Path },
             offered: offer.agents.clone(),
             model: decode("model"),
             version: decode("version"),
@@ -197,8 +202,17 @@ impl RouteTable {
 
     /// The places of the agents that could answer, never none: 404 for a model that nobody has, 503 for one that is not
     /// there just now.
-    pub(super) fn candidates(&self, route: &Route, now: Instant) -> Result<Arc<[u32]>, ProxyError> {
-        let Some(name) = &route.model else {
+    ///
+    /// `named` is a model that the body names: one that nobody knows by this name is for any agent to judge, for dialects have
+    /// other names for models too.
+    pub(super) fn candidates(
+        &self,
+        route: &Route,
+        named: Option<&str>,
+        now: Instant,
+    ) -> Result<Arc<[u32]>, ProxyError> {
+        let named = named.filter(|name| ModelName::new(name).is_ok_and(|name| self.models.contains_key(&name)));
+        let Some(name) = route.model.as_deref().or(named) else {
             if route.offered.is_empty() {
                 return Err(ProxyError::new(Kind::NoAgent, "the agents that answer this are not connected"));
             }
@@ -331,7 +345,7 @@ mod tests {
     }
 
     fn ask(table: &RouteTable, method: &Method, path: &str) -> Result<Vec<u32>, ProxyError> {
-        table.candidates(&table.resolve(method, path)?, Instant::now()).map(|agents| agents.to_vec())
+        table.candidates(&table.resolve(method, path)?, None, Instant::now()).map(|agents| agents.to_vec())
     }
 
     fn status(table: &RouteTable, method: &Method, path: &str) -> (u16, String) {
@@ -417,7 +431,7 @@ mod tests {
         let table = RouteTable::build([&here], [(&left, now)]);
         assert_eq!(status(&table, &Method::POST, "/v2/models/cats/infer").0, 503);
         let route = table.resolve(&Method::POST, "/v2/models/cats/infer").unwrap();
-        let later = table.candidates(&route, now + REMEMBERED).unwrap_err();
+        let later = table.candidates(&route, None, now + REMEMBERED).unwrap_err();
         assert_eq!(later.status().as_u16(), 404);
         let empty = RouteTable::build([], [(&left, now)]);
         assert_eq!(status(&empty, &Method::GET, "/nowhere").0, 503, "with nobody here nothing is unknown");

@@ -183,6 +183,10 @@ mod tests {
         Detection { class, label: label.into(), score, corners }
     }
 
+    fn written(asked: &InferRequest, response: serving::InferResponse) -> Encoded {
+        encode(asked, &respond(asked, Wish::All, &response).unwrap()).unwrap()
+    }
+
     /// Two things in the first image, none in the second, one in the third.
     fn three() -> serving::InferResponse {
         response(Findings::Detections(vec![
@@ -194,7 +198,7 @@ mod tests {
 
     #[test]
     fn detections_fill_rows_of_one_length() {
-        let encoded = encode(&asked(json!({ "id": "7" })), Wish::All, three()).unwrap();
+        let encoded = written(&asked(json!({ "id": "7" })), three());
         assert_eq!(encoded.header_length, None);
         let expected = json!({ "model_name": "m", "model_version": "3", "id": "7", "outputs": [
             { "name": "boxes", "datatype": "FP32", "shape": [3, 2, 4], "data": [
@@ -212,7 +216,7 @@ mod tests {
         let wishes = json!({ "outputs": [
             { "name": "labels", "parameters": { "binary_data": true } }, { "name": "classes" },
         ], "parameters": { "binary_data_output": false } });
-        let encoded = encode(&asked(wishes), Wish::All, three()).unwrap();
+        let encoded = written(&asked(wishes), three());
         let answer = InferResponse::parse(&encoded.body, encoded.header_length).unwrap();
         assert_eq!(answer.outputs.iter().map(Tensor::name).collect::<Vec<_>>(), [CLASSES, LABELS]);
         assert_eq!(answer.output(LABELS).unwrap().to_elements().unwrap()[4], "cup");
@@ -224,7 +228,7 @@ mod tests {
     fn an_image_with_nothing_in_it_has_an_answer_too() {
         for binary in [false, true] {
             let asked = asked(json!({ "parameters": { "binary_data_output": binary } }));
-            let encoded = encode(&asked, Wish::All, response(Findings::Detections(vec![vec![]]))).unwrap();
+            let encoded = written(&asked, response(Findings::Detections(vec![vec![]])));
             let answer = InferResponse::parse(&encoded.body, encoded.header_length).unwrap();
             assert_eq!(answer.output(BOXES).unwrap().shape(), [1, 0, 4]);
             assert_eq!(answer.output(LABELS).unwrap().shape(), [1, 0]);
