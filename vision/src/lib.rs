@@ -28,12 +28,13 @@ mod unfold;
 mod weights;
 mod zoo;
 
+pub use adit_picture::ImageError;
 pub use candle_core::{Device, Tensor};
 
 pub use crate::boxes::{Candidates, DetectOptions};
 pub use crate::builder::GraphBuilder;
 pub use crate::device::device;
-pub use crate::error::{ImageError, VisionError};
+pub use crate::error::VisionError;
 pub use crate::graph::{Graph, Step, Value};
 pub use crate::layers::{Activation, Convolution, Form, Layer, Linear, Norm, Padding, Window};
 pub use crate::network::{Classifier, Detector, Heads, Network, join};

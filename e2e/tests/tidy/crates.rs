@@ -9,25 +9,27 @@ use serde_json::Value;
 use crate::{Breach, finds, kept};
 
 /// What each crate of the workspace may depend on, besides what comes from the registry.
-const STAIRS: [(&str, &[&str]); 9] = [
+const STAIRS: [(&str, &[&str]); 10] = [
     ("kernels", &[]),
-    ("vision", &["kernels"]),
+    ("picture", &[]),
+    ("vision", &["kernels", "picture"]),
     ("common", &[]),
     ("certs", &["common"]),
     ("proto", &[]),
     ("relay", &["common", "certs"]),
-    ("agent", &["common", "certs", "proto", "vision"]),
-    ("client", &["common"]),
-    ("e2e", &["kernels", "vision", "common", "certs", "proto", "relay", "agent", "client"]),
+    ("agent", &["common", "certs", "proto", "picture", "vision"]),
+    ("client", &["common", "picture"]),
+    ("e2e", &["kernels", "picture", "vision", "common", "certs", "proto", "relay", "agent", "client"]),
 ];
 
 /// Crates of the registry that live in one place, so that the others need not build or know them.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("rcgen", &["certs"]),
     ("candle-core", &["vision"]),
     ("candle-nn", &["vision"]),
     ("candle-transformers", &["vision"]),
-    ("image", &["vision"]),
+    ("image", &["picture"]),
+    ("mozjpeg", &["picture"]),
     ("fast_image_resize", &["vision"]),
     ("zune-jpeg", &["vision"]),
     ("safetensors", &["vision"]),
@@ -42,12 +44,13 @@ const HOMES: [(&str, &[&str]); 16] = [
 ];
 
 /// What must not even be reached through others.
-const APART: [(&str, &[&str]); 5] = [
-    ("relay", &["adit-vision", "adit-kernels", "adit-agent", "adit-client", "candle-core", "axum"]),
+const APART: [(&str, &[&str]); 6] = [
+    ("relay", &["adit-picture", "adit-vision", "adit-kernels", "adit-agent", "adit-client", "candle-core", "axum"]),
     ("agent", &["adit-relay", "adit-client"]),
     ("client", &["adit-vision", "adit-agent", "adit-relay", "candle-core"]),
     ("vision", &["tokio", "quinn", "hyper", "socket2", "rustls"]),
     ("kernels", &["tokio", "quinn", "hyper", "candle-core"]),
+    ("picture", &["tokio", "quinn", "hyper", "socket2", "rustls", "candle-core"]),
 ];
 
 /// One crate of the workspace: what it asks for, and what it ends up with on this machine.

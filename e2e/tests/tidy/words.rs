@@ -267,7 +267,8 @@ const NETWORK: [&str; 8] =
     ["tokio", "quinn", "hyper", "std::net", "std::os::unix::net", "socket2", "rustls", "std::time::SystemTime"];
 
 fn computing_looks_out(sources: &[Source]) -> Vec<Breach> {
-    let inside: Vec<_> = sources.iter().filter(|source| matches!(source.krate(), "vision" | "kernels")).collect();
+    let inside: Vec<_> =
+        sources.iter().filter(|source| matches!(source.krate(), "picture" | "vision" | "kernels")).collect();
     let mut found = Vec::new();
     for source in inside {
         let named = paths(source).into_iter().filter(|named| NETWORK.iter().any(|banned| named.starts_with(banned)));
@@ -282,8 +283,8 @@ fn computing_looks_out(sources: &[Source]) -> Vec<Breach> {
 }
 
 #[test]
-fn vision_and_kernels_only_compute() {
-    kept("vision and kernels name no runtime, no network and no clock", &computing_looks_out(house()));
+fn vision_picture_and_kernels_only_compute() {
+    kept("vision, picture and kernels name no runtime, no network and no clock", &computing_looks_out(house()));
 }
 
 #[test]

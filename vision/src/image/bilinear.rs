@@ -4,7 +4,9 @@
 //! Why beside the antialiased filter: detectors such as YOLOX were trained on pictures that OpenCV made smaller. Such
 //! pictures are harsher, and with others the boxes and scores move.
 
-use crate::image::resize::{Cut, Raster, Span};
+use adit_picture::Span;
+
+use crate::image::resize::{Cut, Raster};
 
 /// OpenCV's fixed point for weights: 11 bits.
 const ONE: f32 = 2048.0;

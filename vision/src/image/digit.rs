@@ -4,7 +4,8 @@
 
 use std::borrow::Cow;
 
-use crate::error::ImageError;
+use adit_picture::ImageError;
+
 use crate::image::resize::{Cut, Kernel, Raster};
 
 /// Ink and ground must differ by this many of 255 steps; less is an empty sheet with noise.

@@ -1,10 +1,6 @@
 //! Draws a digit as a hand would: the picture of the demonstration, so that it needs no picture of anybody else's.
 
-use std::io::Cursor;
-
-use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
-
-use crate::error::ImageError;
+use adit_picture::{Format, ImageError, Pixels, encode};
 
 /// Height and width of the picture.
 const SIDE: u32 = 320;
@@ -103,19 +99,16 @@ pub fn digit_picture(digit: u8) -> Result<Vec<u8>, ImageError> {
         .get(usize::from(digit))
         .ok_or_else(|| ImageError::Draw(format!("{digit} is not a digit from 0 to 9")))?;
     let lines = lines(strokes);
-    let picture = RgbImage::from_fn(SIDE, SIDE, |x, y| {
-        let pixel = [x as f32 + 0.5, y as f32 + 0.5];
+    let places = (0..SIDE).flat_map(|y| (0..SIDE).map(move |x| [x as f32 + 0.5, y as f32 + 0.5]));
+    let rgb = places.flat_map(|pixel| {
         let distance = lines.iter().map(|line| distance(pixel, *line)).fold(f32::INFINITY, f32::min);
         // The pen's edge lies inside of one pixel: so much of it is ink.
         let ink = (RADIUS + 0.5 - distance).clamp(0.0, 1.0);
         let mix = |plane: usize| (PAPER[plane] + (INK[plane] - PAPER[plane]) * ink).round() as u8;
-        Rgb([mix(0), mix(1), mix(2)])
+        [mix(0), mix(1), mix(2)]
     });
-    let mut bytes = Cursor::new(Vec::new());
-    DynamicImage::ImageRgb8(picture)
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|error| ImageError::Draw(error.to_string()))?;
-    Ok(bytes.into_inner())
+    let picture = Pixels::new(SIDE, SIDE, rgb.collect());
+    encode(&picture.ok_or_else(|| ImageError::Draw("no picture".to_owned()))?, Format::Png)
 }
 
 /// The strokes as straight lines in pixels.
@@ -165,8 +158,7 @@ fn distance(point: Point, [start, end]: [Point; 2]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::decode::decode;
-    use crate::image::limits::ImageLimits;
+    use adit_picture::{ImageLimits, decode};
 
     #[test]
     fn every_digit_is_ink_inside_of_paper() {

@@ -1,8 +1,7 @@
 //! Where a picture lies in a network's input, so that what the network finds there can be found in the picture.
 
-use image::metadata::Orientation;
+use adit_picture::{Orientation, is_turned};
 
-use crate::image::pixels::is_turned;
 use crate::image::preprocess::{Decode, Preprocess, Resize};
 use crate::shape::ImageShape;
 

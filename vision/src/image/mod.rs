@@ -7,22 +7,18 @@
 //! with OpenCV: its resizing is there too ([`Filter`]). A [`Frame`] says where a picture lies in a network's input.
 
 mod bilinear;
-mod decode;
 mod digit;
 mod draw;
 mod frame;
-mod jpeg;
-mod limits;
-mod pixels;
 mod prepare;
 mod preprocess;
 mod resize;
 mod scale;
 
-pub use decode::{decode, decode_for};
+pub use adit_picture::{ImageLimits, Pixels, decode};
+
 pub use draw::digit_picture;
 pub use frame::Frame;
-pub use limits::ImageLimits;
-pub use pixels::Pixels;
 pub use prepare::{batch, prepare};
 pub use preprocess::{ChannelOrder, Decode, Filter, Invert, Preprocess, Resize};
+pub use scale::decode_for;

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
+use adit_picture::{ImageError, Pixels};
 use candle_core::{Device, Tensor};
 
-use crate::error::{ImageError, VisionError};
+use crate::error::VisionError;
 use crate::image::frame::short_side;
-use crate::image::pixels::Pixels;
 use crate::image::preprocess::{ChannelOrder, Filter, Invert, Preprocess, Resize};
 use crate::image::resize::{Cut, Kernel, Raster};
 use crate::image::{bilinear, digit};

@@ -1,8 +1,8 @@
 //! What is done to a picture before a network sees it: the `[preprocess]` section of a `model.toml`.
 
+use adit_picture::ImageError;
 use serde::{Deserialize, Serialize};
 
-use crate::error::ImageError;
 use crate::shape::ImageShape;
 
 /// How a picture becomes a network's input, in this order: channels, inversion, resizing, scale, mean, deviation.

@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 
+use adit_picture::Span;
 use pulp::Arch;
 
 /// Rows of bytes, `channels` (1 or 3) to a pixel.
@@ -28,27 +29,6 @@ pub(crate) struct Cut {
     pub(crate) top: usize,
     pub(crate) width: usize,
     pub(crate) height: usize,
-}
-
-/// What of a raster is the picture, in one direction. Counted in the picture's own pixels, of which each of the raster's
-/// holds the mean of `divided` (a power of two).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) start: usize,
-    pub(crate) length: usize,
-    pub(crate) divided: usize,
-}
-
-impl Span {
-    /// All of so many pixels.
-    pub(crate) const fn whole(pixels: usize) -> Self {
-        Self { start: 0, length: pixels, divided: 1 }
-    }
-
-    /// Where it starts and how long it is in pixels of the raster.
-    pub(crate) fn in_raster(self) -> [f64; 2] {
-        [self.start, self.length].map(|pixels| pixels as f64 / self.divided as f64)
-    }
 }
 
 /// How much a source pixel counts, by its distance.

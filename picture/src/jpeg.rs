@@ -12,10 +12,8 @@ use image::metadata::Orientation;
 use mozjpeg::{ColorSpace, Decompress, Marker};
 
 use crate::error::ImageError;
-use crate::image::limits::ImageLimits;
-use crate::image::pixels::Pixels;
-use crate::image::preprocess::Preprocess;
-use crate::image::scale::denominator;
+use crate::limits::ImageLimits;
+use crate::pixels::Pixels;
 
 /// A progressive JPEG has about ten scans, the most thorough optimisers make a few dozen.
 const MAX_SCANS: usize = 100;
@@ -23,13 +21,17 @@ const MAX_SCANS: usize = 100;
 /// What an APP1 segment begins with when it holds EXIF.
 const EXIF: &[u8] = b"Exif\0\0";
 
-/// Decodes at the scale that this preprocessing allows; without one, or where it asks for that, at full scale.
-pub(crate) fn decode(bytes: &[u8], limits: &ImageLimits, aim: Option<&Preprocess>) -> Result<Pixels, ImageError> {
+/// By what a JPEG stored with this width and height, and to be turned so, may be divided.
+type Divided<'a> = Option<&'a dyn Fn([u32; 2], Orientation) -> u8>;
+
+/// Decodes at the 1st, 2nd, 4th or 8th part, as `divided` says; at full scale where it says nothing.
+pub(crate) fn decode(bytes: &[u8], limits: &ImageLimits, divided: Divided<'_>) -> Result<Pixels, ImageError> {
     check_scans(bytes)?;
     let ran_dry = Cell::new(false);
     // libjpeg reports a fatal error by a function that must not return, and mozjpeg unwinds out of it (without the
     // panic hook, so nothing is printed). Catching that is the crate's own way to get the error.
-    let outcome = catch_unwind(AssertUnwindSafe(|| decompress(Source { rest: bytes, ran_dry: &ran_dry }, limits, aim)));
+    let source = Source { rest: bytes, ran_dry: &ran_dry };
+    let outcome = catch_unwind(AssertUnwindSafe(|| decompress(source, limits, divided)));
     match outcome {
         Ok(Ok(pixels)) => Ok(pixels),
         // libjpeg goes on with grey where a file ends too early; here that is no picture.
@@ -45,7 +47,7 @@ fn check_scans(bytes: &[u8]) -> Result<(), ImageError> {
     if scans > MAX_SCANS { Err(ImageError::TooManyScans { scans, limit: MAX_SCANS }) } else { Ok(()) }
 }
 
-fn decompress(source: Source<'_>, limits: &ImageLimits, aim: Option<&Preprocess>) -> Result<Pixels, ImageError> {
+fn decompress(source: Source<'_>, limits: &ImageLimits, divided: Divided<'_>) -> Result<Pixels, ImageError> {
     let ran_dry = source.ran_dry;
     let mut header = Decompress::builder().with_markers(&[Marker::APP(1)]).from_reader(source).map_err(broken)?;
     let (width, height) = (header.width() as u64, header.height() as u64);
@@ -57,7 +59,9 @@ fn decompress(source: Source<'_>, limits: &ImageLimits, aim: Option<&Preprocess>
         .markers()
         .find_map(|marker| Orientation::from_exif_chunk(marker.data.strip_prefix(EXIF)?))
         .unwrap_or(Orientation::NoTransforms);
-    let divided = aim.and_then(|aim| aim.needs(size, orientation)).map_or(1, |wanted| denominator(size, wanted));
+    // What libjpeg can do; anything else would be another size than is promised here.
+    let divided =
+        divided.map(|divided| divided(size, orientation)).filter(|by| matches!(by, 1 | 2 | 4 | 8)).unwrap_or(1);
     header.scale(8 / divided);
     // At most one 16-bit coefficient a sample, the samples as they come out, and the pixels once more when the
     // picture is turned or converted.

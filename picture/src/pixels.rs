@@ -5,7 +5,8 @@ use std::fmt;
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
 
-use crate::image::resize::Span;
+use crate::colour::Colour;
+use crate::span::Span;
 
 /// A picture as rows of RGB bytes, already turned the way it is to be looked at.
 #[derive(Clone, PartialEq)]
@@ -27,7 +28,8 @@ impl Pixels {
 
     /// A picture of this width and height, decoded at its `divided`th part, rounded up; nothing when the number of bytes
     /// does not fit that, or is 0.
-    pub(crate) fn reduced(size: [u32; 2], divided: u8, rgb: Vec<u8>) -> Option<Self> {
+    #[must_use]
+    pub fn reduced(size: [u32; 2], divided: u8, rgb: Vec<u8>) -> Option<Self> {
         let [width, height] = size.map(|side| side.div_ceil(u32::from(divided)));
         if u64::from(width) * u64::from(height) * 3 != rgb.len() as u64 || rgb.is_empty() {
             return None;
@@ -59,7 +61,7 @@ impl Pixels {
         Self { rgb, size, spans }
     }
 
-    /// Width of the rows in pixels. What [`decode_for`](crate::image::decode_for) gives may be smaller than the picture.
+    /// Width of the rows in pixels. What [`decode_smaller`](crate::decode_smaller) gives may be smaller than the picture.
     #[must_use]
     pub fn width(&self) -> u32 {
         self.rgb.width()
@@ -78,7 +80,8 @@ impl Pixels {
     }
 
     /// What of the rows is the picture, across and down.
-    pub(crate) fn spans(&self) -> [Span; 2] {
+    #[must_use]
+    pub fn spans(&self) -> [Span; 2] {
         self.spans
     }
 
@@ -88,8 +91,31 @@ impl Pixels {
         self.rgb.as_raw()
     }
 
+    /// Paints a rectangle: left, top, right, bottom, the latter two just beyond it. What lies outside of the rows is left out.
+    pub(crate) fn fill(&mut self, [left, top, right, bottom]: [usize; 4], colour: Colour) {
+        let (width, height) = (self.rgb.width() as usize, self.rgb.height() as usize);
+        let (right, bottom) = (right.min(width), bottom.min(height));
+        if left >= right {
+            return;
+        }
+        for row in self.rgb.chunks_exact_mut(width * 3).take(bottom).skip(top) {
+            row[left * 3..right * 3].as_chunks_mut().0.fill(colour.0);
+        }
+    }
+
+    /// Mixes a colour into one pixel, as much of it as `part` says, from 0 to 1.
+    pub(crate) fn blend(&mut self, [x, y]: [usize; 2], colour: Colour, part: f32) {
+        let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else { return };
+        if let Some(pixel) = self.rgb.get_pixel_mut_checked(x, y) {
+            for (channel, ink) in pixel.0.iter_mut().zip(colour.0) {
+                *channel = (f32::from(*channel) * (1.0 - part) + f32::from(ink) * part).round() as u8;
+            }
+        }
+    }
+
     /// Brightness of each pixel: ITU-R 601 in the same 16-bit fixed point as Pillow's `convert("L")`.
-    pub(crate) fn grey(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn grey(&self) -> Vec<u8> {
         let brightness = |pixel: &[u8]| {
             let [red, green, blue] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
             // At most 255 x 65536 + 0x8000, so that the result fits into a byte.
@@ -100,7 +126,8 @@ impl Pixels {
 }
 
 /// Whether an orientation makes a column of what was a row.
-pub(super) fn is_turned(orientation: Orientation) -> bool {
+#[must_use]
+pub fn is_turned(orientation: Orientation) -> bool {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     matches!(orientation, Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH)
 }

@@ -6,10 +6,9 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use crate::error::ImageError;
-use crate::image::jpeg;
-use crate::image::limits::ImageLimits;
-use crate::image::pixels::Pixels;
-use crate::image::preprocess::Preprocess;
+use crate::jpeg;
+use crate::limits::ImageLimits;
+use crate::pixels::Pixels;
 
 /// Decodes a JPEG, PNG, WebP, BMP or GIF (its first frame). The format is recognised by its first bytes; the header is
 /// held against `limits` before anything is decoded; EXIF orientation is applied. Grey and CMYK become RGB, of 16 bits a
@@ -18,17 +17,25 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<Pixels, ImageError> 
     any(bytes, limits, None)
 }
 
-/// As [`decode`], for a network that sees the picture through this preprocessing: a JPEG that is much larger than it
-/// needs is decoded at a smaller scale, unless [`Decode::Full`](crate::image::Decode::Full) is asked for.
-/// [`Pixels::size`] is the picture's own all the same, and `limits` are held against that.
-pub fn decode_for(bytes: &[u8], limits: &ImageLimits, preprocess: &Preprocess) -> Result<Pixels, ImageError> {
-    any(bytes, limits, Some(preprocess))
+/// As [`decode`], for whoever needs less: a JPEG is decoded at the 1st, 2nd, 4th or 8th part of its size, as `divided` says of
+/// the width and height that it is stored with, and of how it is to be turned. [`Pixels::size`] is the picture's own all the
+/// same, and `limits` are held against that.
+pub fn decode_smaller(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    divided: &dyn Fn([u32; 2], Orientation) -> u8,
+) -> Result<Pixels, ImageError> {
+    any(bytes, limits, Some(divided))
 }
 
-fn any(bytes: &[u8], limits: &ImageLimits, aim: Option<&Preprocess>) -> Result<Pixels, ImageError> {
+fn any(
+    bytes: &[u8],
+    limits: &ImageLimits,
+    divided: Option<&dyn Fn([u32; 2], Orientation) -> u8>,
+) -> Result<Pixels, ImageError> {
     let format = image::guess_format(bytes).map_err(|_| ImageError::UnknownFormat)?;
     match format {
-        ImageFormat::Jpeg => jpeg::decode(bytes, limits, aim),
+        ImageFormat::Jpeg => jpeg::decode(bytes, limits, divided),
         ImageFormat::Png => plain(bytes, format, "PNG", limits),
         ImageFormat::WebP => plain(bytes, format, "WebP", limits),
         ImageFormat::Bmp => plain(bytes, format, "BMP", limits),
