@@ -16,7 +16,7 @@ use crate::api::{Api, Listener, admin, endpoints, router};
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::metrics::Metrics;
-use crate::serving::{Catalogue, Limits, Repository, Serving};
+use crate::serving::{Catalogue, Defaults, Limits, Repository, Serving};
 use crate::tunnel::{Dialer, Reports, Service, Socket};
 
 /// What an agent without relays is called: it needs no certificate, and nobody but a person reads the name.
@@ -193,7 +193,9 @@ fn serving(config: &Config, repository: &Repository, metrics: Arc<Metrics>) -> S
         max_pixels: config.api.max_pixels,
         decoders: if config.serving.decoders == 0 { cores() } else { config.serving.decoders },
     };
-    Serving::new(repository, config.serving.default_model.clone(), limits, metrics)
+    let defaults =
+        Defaults { model: config.serving.default_model.clone(), detector: config.serving.default_detector.clone() };
+    Serving::new(repository, defaults, limits, metrics)
 }
 
 /// Ends the keeping of models when it is dropped: with its task, at the latest, because a runtime waits for its blocking threads.

@@ -140,6 +140,9 @@ pub struct ServingConfig {
     /// The model that answers `POST /photo`, which names none; unless given, the first classifier by name
     /// that is ready.
     pub default_model: Option<ModelName>,
+    /// The detector that answers where boxes are asked for and no model is named; unless given, the first by name that is ready and
+    /// tells more kinds of things than one.
+    pub default_detector: Option<ModelName>,
     /// Images that may wait for a model; a request beyond it is refused with 503. A burst of 200 clients fits, and at some
     /// 600 kB each they hold 150 MB. Whoever does not want to wait that long gives a deadline.
     pub queue: usize,
@@ -205,6 +208,7 @@ impl Default for ServingConfig {
             memory: None,
             embedded: None,
             default_model: None,
+            default_detector: None,
             queue: 256,
             max_images: 32,
             decoders: 0,
@@ -249,9 +253,13 @@ mod tests {
         assert!(
             config.serving.models.is_some() && config.serving.embedded.is_some() && config.serving.memory.is_some()
         );
-        assert!(config.serving.default_model.is_some() && config.relays[0].name.is_some());
+        assert!(
+            config.serving.default_model.is_some()
+                && config.serving.default_detector.is_some()
+                && config.relays[0].name.is_some()
+        );
         let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
-        assert_eq!(keys, 26, "a key was added here or there only");
+        assert_eq!(keys, 27, "a key was added here or there only");
     }
 
     #[test]

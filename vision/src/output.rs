@@ -11,6 +11,9 @@ use crate::error::VisionError;
 use crate::image::Frame;
 use crate::network::Heads;
 
+/// What some detectors call the class of everything else; it is never found.
+const BACKGROUND: &str = "background";
+
 /// One class that a network thinks it sees.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
@@ -61,6 +64,11 @@ impl Labels {
             return Ok(());
         }
         Err(VisionError::Labels(format!("{} labels for {classes} classes", self.0.len())))
+    }
+
+    /// The labels of things that can be found: all but those without a name and the background.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|label| &**label).filter(|label| !label.is_empty() && *label != BACKGROUND)
     }
 
     /// All labels, in order of their classes.

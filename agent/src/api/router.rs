@@ -112,8 +112,18 @@ impl Api {
 }
 
 /// Every dialect.
-fn dialects() -> [Paths; 5] {
-    [oip::rest::paths(), oip::grpc::paths(), grpc::health(), grpc::reflection(), compat::photo::paths()]
+fn dialects() -> Vec<Paths> {
+    vec![
+        oip::rest::paths(),
+        oip::grpc::paths(),
+        grpc::health(),
+        grpc::reflection(),
+        compat::photo::paths(),
+        compat::deepstack::paths(),
+        compat::detect::paths(),
+        compat::annotate::paths(),
+        compat::predictions::paths(),
+    ]
 }
 
 /// What may be asked, as the manifest says it to relays.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use adit_agent::config::Config;
 use adit_agent::metrics::Metrics;
-use adit_agent::serving::{Choice, Findings, InferRequest, Input, Limits, Priority, Repository, Serving};
+use adit_agent::serving::{Choice, Defaults, Findings, InferRequest, Input, Limits, Priority, Repository, Serving};
 use adit_common::deadline::Deadline;
 use adit_common::id::ModelName;
 use adit_common::timing::Stopwatch;
@@ -18,7 +18,8 @@ pub(crate) fn infer(config: Config, model: Option<&str>, top: usize, images: &[P
     let metrics = Arc::new(Metrics::new());
     let repository = Repository::scan(&config.serving, metrics.clone())?;
     let limits = Limits { max_images: 1, max_pixels: config.api.max_pixels, decoders: 1 };
-    let serving = Serving::new(&repository, config.serving.default_model.clone(), limits, metrics);
+    let defaults = Defaults { model: config.serving.default_model.clone(), detector: None };
+    let serving = Serving::new(&repository, defaults, limits, metrics);
     let model = match model {
         Some(name) => {
             let name = ModelName::new(name)?;

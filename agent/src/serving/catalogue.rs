@@ -149,6 +149,11 @@ impl Catalogue {
         self.entries().find(|(_, _, entry)| classifies(entry)).map(|(name, ..)| name)
     }
 
+    /// What is known of the detectors that are ready, by name; of each its newest version.
+    pub fn detectors(&self) -> impl Iterator<Item = &Arc<Card>> {
+        self.models.keys().filter_map(|name| self.card(name, &Choice::Newest).ok()).filter(|card| card.detects)
+    }
+
     /// The first model by name that is ready.
     pub fn first_ready(&self) -> Option<&ModelName> {
         self.entries().find(|(_, _, entry)| entry.is_ready()).map(|(name, ..)| name)

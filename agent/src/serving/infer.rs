@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use adit_common::deadline::Deadline;
 use adit_common::id::ModelName;
 use adit_common::timing::{Stage, Stopwatch};
+use adit_vision::Labels;
 use adit_vision::image::ImageLimits;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout_at;
@@ -32,30 +33,34 @@ pub struct Limits {
     pub decoders: usize,
 }
 
+/// Who answers requests that name no model, where the configuration says it.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// The model of dialects that tell classes.
+    pub model: Option<ModelName>,
+    /// The model of dialects that tell boxes.
+    pub detector: Option<ModelName>,
+}
+
 /// The models and what is needed to ask them; clones are the same.
 #[derive(Debug, Clone)]
 pub struct Serving {
     catalogue: watch::Receiver<Catalogue>,
     control: Control,
-    default_model: Option<ModelName>,
-    decoders: Arc<Semaphore>,
-    images: ImageLimits,
+    defaults: Defaults,
+    pub(super) decoders: Arc<Semaphore>,
+    pub(super) images: ImageLimits,
     max_images: usize,
     metrics: Arc<Metrics>,
 }
 
 impl Serving {
     /// Serves what is in the repository.
-    pub fn new(
-        repository: &Repository,
-        default_model: Option<ModelName>,
-        limits: Limits,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(repository: &Repository, defaults: Defaults, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             catalogue: repository.catalogue(),
             control: repository.control().clone(),
-            default_model,
+            defaults,
             decoders: Arc::new(Semaphore::new(limits.decoders.max(1))),
             images: ImageLimits { max_pixels: limits.max_pixels, ..ImageLimits::default() },
             max_images: limits.max_images,
@@ -76,13 +81,29 @@ impl Serving {
     /// The model of dialects that name none: the configured one, else the first classifier by name that is ready. Where
     /// there is no classifier at all, the first detector, so that whoever asks can be told what to ask instead.
     pub fn default_model(&self) -> Option<ModelName> {
-        if self.default_model.is_some() {
-            return self.default_model.clone();
+        if self.defaults.model.is_some() {
+            return self.defaults.model.clone();
         }
         let catalogue = self.catalogue();
         let classifier = catalogue.first_classifier();
         // A classifier may still be on its way.
         classifier.or_else(|| catalogue.first_ready().filter(|_| catalogue.is_settled())).cloned()
+    }
+
+    /// The detector of dialects that name none: the configured one, else the first by name that is ready and tells more kinds of
+    /// things than one; where there is none, the first that is ready. Only of those that `tells` is true of: it is given the
+    /// detectors' labels.
+    pub fn default_detector(&self, tells: impl Fn(&Labels) -> bool) -> Option<ModelName> {
+        let catalogue = self.catalogue();
+        let all: Vec<_> = catalogue.detectors().filter(|card| tells(&card.labels)).collect();
+        let configured = all.iter().find(|card| Some(&card.name) == self.defaults.detector.as_ref());
+        let broad = || all.iter().find(|card| card.labels.kinds().nth(1).is_some());
+        configured.or_else(broad).or(all.first()).map(|card| card.name.clone())
+    }
+
+    /// How many images one request may have.
+    pub const fn max_images(&self) -> usize {
+        self.max_images
     }
 
     /// Whether a restart would make nothing better: no pass is silent for much longer than `patience` without anybody minding
@@ -224,7 +245,7 @@ impl Serving {
 }
 
 /// Waits for an answer, but not beyond the deadline.
-async fn until<F: Future>(deadline: Deadline, answer: F) -> Result<F::Output, InferError> {
+pub(super) async fn until<F: Future>(deadline: Deadline, answer: F) -> Result<F::Output, InferError> {
     match deadline.instant() {
         Some(at) => timeout_at(at.into(), answer).await.map_err(|_| InferError::DeadlineExceeded),
         None => Ok(answer.await),
