@@ -1,14 +1,19 @@
 //! A whole agent, asked over its local listener and over a real tunnel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+mod annotate;
 mod batching;
 mod borrowed;
+mod boxes;
 mod cancellation;
+mod deepstack;
+mod detect;
 mod house;
 mod hub;
 mod memory;
 mod oip;
 mod photo;
+mod predictions;
 mod program;
 mod pull;
 mod repository;
