@@ -24,6 +24,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   adit classify --url https://relay.example --model mobilenet photo.jpg
+  adit detect --url https://relay.example --model yolox_nano --out annotated.jpg photo.jpg
   adit test --url https://relay.example --model mobilenet --image photo.jpg --requests 1000
 
 The API key is taken from --key, --key-file or the variable ADIT_KEY, in this order.";
@@ -33,6 +34,8 @@ The API key is taken from --key, --key-file or the variable ADIT_KEY, in this or
 pub enum Command {
     /// Send images to a model and print their classes and the path of each request
     Classify(ClassifyArgs),
+    /// Send images to a model and print the objects that it finds
+    Detect(DetectArgs),
     /// Measure delay, jitter and throughput of a model, stage by stage
     Test(TestArgs),
 }
@@ -100,6 +103,42 @@ pub struct ClassifyArgs {
     /// Print JSON, one line an image
     #[arg(long)]
     pub json: bool,
+    /// Write the image with its classes on it: a file (.jpg, .png), or for several images a folder that is there
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// The images (JPEG, PNG, ...), as they are on disk
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+}
+
+/// `adit detect`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  adit detect --url https://relay.example --model yolox_nano photo.jpg
+  adit detect --url https://relay.example --model yolox_nano --out annotated.jpg photo.jpg
+  adit detect --url https://relay.example --model yolox_nano --out drawn *.jpg
+
+With --json each image is one line. The exit code is 1 if any image failed.")]
+pub struct DetectArgs {
+    /// How to reach the relay.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// The model to ask
+    #[arg(long)]
+    pub model: ModelName,
+    /// Its version; the newest where absent
+    #[arg(long)]
+    pub version: Option<Version>,
+    /// Leave out what scores less, from 0 to 1; the model itself leaves out what it is unsure of
+    #[arg(long, default_value_t = 0.0)]
+    pub confidence: f32,
+    /// Print JSON, one line an image
+    #[arg(long)]
+    pub json: bool,
+    /// Write the image with boxes on it: a file (.jpg, .png), or for several images a folder that is there
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
     /// The images (JPEG, PNG, ...), as they are on disk
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
@@ -206,14 +245,14 @@ mod tests {
         let whole = format!("adit test --url https://h --model m --image i.jpg{line}");
         parse(&whole).map(|command| match command {
             Command::Test(args) => args,
-            other @ Command::Classify(_) => panic!("{other:?}"),
+            other @ (Command::Classify(_) | Command::Detect(_)) => panic!("{other:?}"),
         })
     }
 
     #[test]
     fn the_definitions_are_consistent_and_every_help_has_examples() {
         Cli::command().debug_assert();
-        for name in ["classify", "test"] {
+        for name in ["classify", "detect", "test"] {
             let mut command = Cli::command();
             let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
             assert!(help.contains("Examples:"), "{help}");

@@ -162,6 +162,30 @@ pub enum ClientError {
         /// What it takes.
         inputs: String,
     },
+    /// The model tells classes, and objects were asked for; or the other way round.
+    #[error("model {model} {}", if *.detects { "finds objects: use `adit detect`" } else { "tells classes and finds no objects: use `adit classify`" })]
+    OtherKind {
+        /// Which model.
+        model: String,
+        /// Whether it finds objects.
+        detects: bool,
+    },
+    /// A picture cannot be drawn on.
+    #[error("cannot draw on {}", path.display())]
+    Draw {
+        /// Which picture.
+        path: PathBuf,
+        /// Why not.
+        source: adit_picture::ImageError,
+    },
+    /// A drawn picture cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Where to.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The answer is not of the Open Inference Protocol.
     #[error("the answer is not one of the Open Inference Protocol")]
     Oip(#[from] OipError),

@@ -3,7 +3,7 @@
 //! A question walks down once. [`Connector`] opens a [`Connection`] (HTTP/2 or HTTP/1.1, by ALPN); [`Model::learn`] asks
 //! the model for the names of its input and output; [`classify`] sends an image and gives back an [`Answer`] with its
 //! classes and the path's timing, which [`waterfall()`] draws. [`measure`] does the same many times by a [`Plan`], and a
-//! [`Report`] says what came of it. The programs' commands are [`classify_images`] and [`test_model`]; all that they print goes to
+//! [`Report`] says what came of it. The programs' commands are [`classify_images`], [`detect_images`] and [`test_model`]; all that they print goes to
 //! the writer that they are given.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -12,7 +12,10 @@ mod args;
 mod classify;
 mod connect;
 mod connection;
+mod detect;
+mod drawn;
 mod error;
+mod gallery;
 mod histogram;
 mod jitter;
 mod load;
@@ -23,11 +26,12 @@ mod target;
 mod trial;
 mod waterfall;
 
-pub use answer::{Answer, classify};
-pub use args::{ArrivalsArg, ClassifyArgs, Cli, Command, ConnectionArgs, TestArgs};
+pub use answer::{Answer, Found, classify, detect};
+pub use args::{ArrivalsArg, ClassifyArgs, Cli, Command, ConnectionArgs, DetectArgs, TestArgs};
 pub use classify::classify_images;
 pub use connect::{Connector, Key, Options, Trust, connect};
 pub use connection::{Connection, Exchange, Protocol, Setup};
+pub use detect::detect_images;
 pub use error::ClientError;
 pub use histogram::Distribution;
 pub use jitter::Jitter;

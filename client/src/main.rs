@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_client::{Cli, ClientError, Command, TestArgs, classify_images, test_model};
+use adit_client::{Cli, ClientError, Command, TestArgs, classify_images, detect_images, test_model};
 use adit_common::daemon::{Shutdown, signal};
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -37,6 +37,9 @@ fn run(cli: Cli, key: Option<&str>) -> anyhow::Result<bool> {
         let result = match cli.command {
             Command::Classify(args) => {
                 Box::pin(classify_images(&args, key, &scope, &mut out, &mut errors)).await.map_err(Into::into)
+            }
+            Command::Detect(args) => {
+                Box::pin(detect_images(&args, key, &scope, &mut out, &mut errors)).await.map_err(Into::into)
             }
             Command::Test(args) => measured(&args, key, &scope).await,
         };

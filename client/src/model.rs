@@ -20,13 +20,18 @@ use crate::error::ClientError;
 /// The output with a value for each class, by convention; of a model that has none so named, its first output is taken.
 const PROBABILITIES: &str = "probabilities";
 
-/// A model that takes an encoded image and gives a value for each class.
+/// The outputs of a model that finds objects.
+const OBJECTS: [&str; 4] = ["boxes", "scores", "classes", "labels"];
+
+/// A model that takes an encoded image, and gives a value for each class or finds objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     name: ModelName,
     version: Option<Version>,
     input: String,
     output: String,
+    /// Whether it finds objects.
+    detects: bool,
 }
 
 impl Model {
@@ -54,7 +59,8 @@ impl Model {
         };
         let classes = metadata.outputs.iter().find(|output| output.name == PROBABILITIES);
         let classes = classes.or(metadata.outputs.first()).map_or(PROBABILITIES, |output| &output.name);
-        Ok(Self { name: name.clone(), version, input: image.name.clone(), output: classes.to_owned() })
+        let detects = OBJECTS.iter().all(|name| metadata.outputs.iter().any(|output| output.name == *name));
+        Ok(Self { name: name.clone(), version, input: image.name.clone(), output: classes.to_owned(), detects })
     }
 
     /// Its name.
@@ -72,6 +78,11 @@ impl Model {
         &self.output
     }
 
+    /// Whether it finds objects; a model that does not tells classes of whole images.
+    pub const fn detects(&self) -> bool {
+        self.detects
+    }
+
     /// Where it is asked.
     pub fn infer_path(&self) -> String {
         format!("{}/infer", path(&self.name, self.version))
@@ -80,13 +91,24 @@ impl Model {
     /// The question of an encoded image (JPEG, PNG, ...): its `top` classes, of use within `limit`. The image travels as
     /// binary data, one BYTES element of shape `[1]`.
     pub fn question(&self, image: Bytes, top: usize, limit: Duration) -> Result<Encoded, ClientError> {
-        let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
         let classes = Parameters::default().with("classification", top.max(1)).with("binary_data", false);
+        self.ask(image, limit, vec![RequestedOutput { name: self.output.clone(), parameters: classes }])
+    }
+
+    /// The question of an encoded image: what objects are on it, of use within `limit`.
+    pub fn question_of_objects(&self, image: Bytes, limit: Duration) -> Result<Encoded, ClientError> {
+        let binary = || Parameters::default().with("binary_data", true);
+        let outputs = OBJECTS.map(|name| RequestedOutput { name: name.to_owned(), parameters: binary() });
+        self.ask(image, limit, outputs.into())
+    }
+
+    fn ask(&self, image: Bytes, limit: Duration, outputs: Vec<RequestedOutput>) -> Result<Encoded, ClientError> {
+        let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
         let request = InferRequest {
             id: None,
             parameters: Parameters::default().with("timeout", micros),
             inputs: vec![Tensor::bytes(&self.input, &[1], vec![image])?],
-            outputs: Some(vec![RequestedOutput { name: self.output.clone(), parameters: classes }]),
+            outputs: Some(outputs),
         };
         Ok(request.encode(true)?)
     }
@@ -151,7 +173,7 @@ mod tests {
 
     fn model(version: Option<Version>) -> Model {
         let name = ModelName::new("digits").unwrap();
-        Model { name, version, input: "image".into(), output: PROBABILITIES.into() }
+        Model { name, version, input: "image".into(), output: PROBABILITIES.into(), detects: false }
     }
 
     #[test]

@@ -41,8 +41,7 @@ pub enum Caption {
 /// picture; all other pixels stay as they are. A text lies above its box, below it or in it, always on the picture, and is
 /// shortened where the picture is too narrow for it.
 pub fn annotate(pixels: &mut Pixels, marks: &[Mark]) {
-    let shorter = pixels.width().min(pixels.height());
-    let line = (shorter / SIDE_TO_LINE).max(THINNEST) as usize;
+    let line = line(pixels);
     let boxes: Vec<_> = marks.iter().rev().map(|mark| (mark, within(pixels, mark.corners))).collect();
     for (mark, corners) in &boxes {
         frame(pixels, *corners, line, mark.colour);
@@ -72,11 +71,41 @@ fn frame(pixels: &mut Pixels, [left, top, right, bottom]: [usize; 4], line: usiz
     pixels.fill([right - across, top, right, bottom], colour);
 }
 
-fn caption(pixels: &mut Pixels, mark: &Mark, [left, top, _, bottom]: [usize; 4], line: usize) {
+/// Writes lines, one below the other on plates in their colours, from the picture's top left corner; those that do not fit any
+/// more are left out.
+pub fn list(pixels: &mut Pixels, lines: &[(Colour, String)]) {
+    let margin = line(pixels);
+    let mut top = 0;
+    for (colour, text) in lines {
+        let Some(fitted) = fit(pixels, text, margin) else { return };
+        if top + fitted.letter > pixels.height() as usize {
+            return;
+        }
+        fitted.write(pixels, [0, top], *colour, Caption::Plate);
+        top += fitted.letter;
+    }
+}
+
+/// The width of lines on a picture.
+fn line(pixels: &Pixels) -> usize {
+    (pixels.width().min(pixels.height()) / SIDE_TO_LINE).max(THINNEST) as usize
+}
+
+/// A text as it fits onto a picture.
+struct Fitted {
+    letters: String,
+    /// Height of a letter.
+    letter: usize,
+    margin: usize,
+    /// Width of all of it, with a margin on both sides.
+    width: usize,
+}
+
+/// Nothing where not a single letter would fit, or none could be read.
+fn fit(pixels: &Pixels, text: &str, margin: usize) -> Option<Fitted> {
     let (width, height) = (pixels.width() as usize, pixels.height() as usize);
-    let margin = line;
     let wished = (pixels.width().min(pixels.height()) / SIDE_TO_LETTER).max(SMALLEST_WISHED) as usize;
-    let letters: String = mark.text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let letters: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     let count = letters.chars().count();
     let fits = |letter: &usize| advance(*letter) * count + 2 * margin <= width;
     // First smaller letters, as far as they can be read well; then fewer.
@@ -84,11 +113,29 @@ fn caption(pixels: &mut Pixels, mark: &Mark, [left, top, _, bottom]: [usize; 4],
     let letter = smaller.min(height);
     let count = count.min(width.saturating_sub(2 * margin) / advance(letter));
     if letter < SMALLEST || count == 0 {
-        return;
+        return None;
     }
-    let letters: String = letters.chars().take(count).collect();
-    let plate = advance(letter) * count + 2 * margin;
-    let x = left.min(width - plate);
+    let letters = letters.chars().take(count).collect();
+    Some(Fitted { letters, letter, margin, width: advance(letter) * count + 2 * margin })
+}
+
+impl Fitted {
+    fn write(&self, pixels: &mut Pixels, [x, y]: [usize; 2], colour: Colour, caption: Caption) {
+        let ink = match caption {
+            Caption::Plate => {
+                pixels.fill([x, y, x + self.width, y + self.letter], colour);
+                colour.ink()
+            }
+            Caption::Plain(ink) => ink,
+        };
+        write(pixels, &self.letters, [x + self.margin, y], self.letter, ink);
+    }
+}
+
+fn caption(pixels: &mut Pixels, mark: &Mark, [left, top, _, bottom]: [usize; 4], line: usize) {
+    let Some(fitted) = fit(pixels, &mark.text, line) else { return };
+    let (width, height, letter) = (pixels.width() as usize, pixels.height() as usize, fitted.letter);
+    let x = left.min(width - fitted.width);
     let y = if top >= letter {
         top - letter
     } else if bottom + letter <= height {
@@ -96,14 +143,7 @@ fn caption(pixels: &mut Pixels, mark: &Mark, [left, top, _, bottom]: [usize; 4],
     } else {
         (top + line).min(height - letter)
     };
-    let ink = match mark.caption {
-        Caption::Plate => {
-            pixels.fill([x, y, x + plate, y + letter], mark.colour);
-            mark.colour.ink()
-        }
-        Caption::Plain(ink) => ink,
-    };
-    write(pixels, &letters, [x + margin, y], letter, ink);
+    fitted.write(pixels, [x, y], mark.colour, mark.caption);
 }
 
 #[cfg(test)]
@@ -178,6 +218,19 @@ mod tests {
                 places.iter().all(|[x, y]| (left..left + 42).contains(x) && (top..top + 14).contains(y)),
                 "{corners:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_list_stands_in_the_corner_and_ends_with_the_picture() {
+        let lines: Vec<_> = (0..9).map(|class| (Colour::of_class(class), "12.5% cat".to_owned())).collect();
+        let mut pixels = paper(200, 60);
+        list(&mut pixels, &lines);
+        assert_eq!(touched(&pixels), Some([0, 0, advance(14) * 9 + 4, 4 * 14]), "four lines of nine letters");
+        for (width, height) in [(3, 60), (60, 3), (1, 1)] {
+            let mut pixels = paper(width, height);
+            list(&mut pixels, &lines);
+            assert_eq!(touched(&pixels), None, "no room in {width}x{height}");
         }
     }
 

@@ -17,7 +17,7 @@ mod limits;
 mod pixels;
 mod span;
 
-pub use annotate::{Caption, Mark, annotate};
+pub use annotate::{Caption, Mark, annotate, list};
 pub use colour::Colour;
 pub use decode::{decode, decode_smaller};
 pub use encode::{Format, encode};

@@ -131,6 +131,17 @@ impl Tensor {
         }
     }
 
+    /// The values of an INT64 tensor.
+    pub fn to_integers(&self) -> Result<Vec<i64>, OipError> {
+        match (&self.data, self.datatype) {
+            (TensorData::Numbers(bytes), Datatype::Int64) => {
+                let (values, _) = bytes.as_chunks::<8>();
+                Ok(values.iter().map(|value| i64::from_le_bytes(*value)).collect())
+            }
+            _ => Err(unlike(&self.name, "INT64", self.datatype)),
+        }
+    }
+
     /// The values of an FP32 tensor.
     pub fn to_floats(&self) -> Result<Vec<f32>, OipError> {
         match (&self.data, self.datatype) {

@@ -29,7 +29,7 @@ struct Found {
     corners: [f32; 4],
 }
 
-fn data() -> Option<PathBuf> {
+pub(crate) fn data() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     if !folder.is_dir() {
         println!("skipped: ../shared/data is not there");
@@ -39,7 +39,7 @@ fn data() -> Option<PathBuf> {
 }
 
 /// A folder of the detectors alone, so that no other model takes a test's time.
-fn folder(data: &Path) -> Result<tempfile::TempDir> {
+pub(crate) fn folder(data: &Path) -> Result<tempfile::TempDir> {
     let root = tempfile::tempdir()?;
     for (model, ..) in DETECTORS {
         let spec =

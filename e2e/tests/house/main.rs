@@ -3,6 +3,7 @@
 
 mod abuse;
 mod ask;
+mod boxes;
 mod cancel;
 mod chaos;
 mod detect;

@@ -169,7 +169,8 @@ async fn our_own_client_reads_the_digits_and_draws_the_path() -> Result<()> {
         timeout: Duration::from_secs(20),
         http1: true,
     };
-    let args = ClassifyArgs { connection, model: "digits".parse()?, version: None, top: 1, json: true, images };
+    let args =
+        ClassifyArgs { connection, model: "digits".parse()?, version: None, top: 1, json: true, out: None, images };
     let (mut out, mut errors) = (Vec::new(), Vec::new());
     assert!(classify_images(&args, None, house.scope(), &mut out, &mut errors).await?);
     let lines: Vec<Value> =
