@@ -7,7 +7,7 @@ dialects Adit speaks, with the calls, the reading and the prints of the original
 URL is a relay's (https://...; with http://, CA_FILE is not read) or an agent's local listener. IMAGES is a folder of photographs, of
 which some show persons. --deepstack is where deepstack-python is to go: it speaks plain HTTP and sends its key in a form's field,
 so that is an agent's local listener, or a relay's plain listener with `[auth] anonymous = ["infer"]`. --bench sends 20 batches of 16
-images at one time. Needs the packages requests and, for --deepstack, deepstack-python 0.9.
+images at one time. Needs the packages requests and, for --deepstack, deepstack-python 0.9 with pillow (which it does not name).
 """
 
 import argparse
@@ -177,7 +177,9 @@ def bench(asked, images):
         with ThreadPoolExecutor(together) as pool:
             answers = list(pool.map(lambda _: asked.post("/request", data=text).status_code, range(together)))
         took = time.time() - began
-        print(f"{together:>3} x 16 images: {took:6.2f} s, {together * 16 / took:5.1f} images/s", flush=True)
+        answered = answers.count(200)
+        rate = answered * 16 / took
+        print(f"{together:>3} x 16 images: {answered} answered in {took:6.2f} s, {rate:5.1f} images/s", flush=True)
         check(f"bench: {together} at one time are answered", answers == [200] * together, answers)
 
 

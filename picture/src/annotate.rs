@@ -15,6 +15,9 @@ const SMALLEST_WISHED: u32 = 14;
 /// Below it nothing can be read, so nothing is written.
 const SMALLEST: usize = 7;
 
+/// So many captions are kept clear of by those that come after them; where there are more, nobody reads them all.
+const NEIGHBOURS: usize = 200;
+
 /// What is drawn around one object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mark {
@@ -46,9 +49,16 @@ pub fn annotate(pixels: &mut Pixels, marks: &[Mark]) {
     for (mark, corners) in &boxes {
         frame(pixels, *corners, line, mark.colour);
     }
-    // After all the boxes: no line crosses a text.
-    for (mark, corners) in &boxes {
-        caption(pixels, mark, *corners, line);
+    // After all the boxes: no line crosses a text. The first ones choose their places first.
+    let mut captions: Vec<(&Mark, Fitted, [usize; 4])> = Vec::new();
+    for (mark, corners) in boxes.iter().rev() {
+        let Some(fitted) = fit(pixels, &mark.text, line) else { continue };
+        let taken = captions.iter().take(NEIGHBOURS).map(|(.., place)| *place);
+        let place = fitted.place(pixels, *corners, line, taken);
+        captions.push((mark, fitted, place));
+    }
+    for (mark, fitted, [left, top, ..]) in captions.iter().rev() {
+        fitted.write(pixels, [*left, *top], mark.colour, mark.caption);
     }
 }
 
@@ -120,6 +130,27 @@ fn fit(pixels: &Pixels, text: &str, margin: usize) -> Option<Fitted> {
 }
 
 impl Fitted {
+    /// Where it stands at a box, as left, top, right, bottom: above it, below it, or in it, at the first of these that is on the
+    /// picture and clear of what is taken; where none is clear, at the first that is on the picture.
+    fn place(
+        &self,
+        pixels: &Pixels,
+        [left, top, _, bottom]: [usize; 4],
+        line: usize,
+        taken: impl Iterator<Item = [usize; 4]> + Clone,
+    ) -> [usize; 4] {
+        let (width, height) = (pixels.width() as usize, pixels.height() as usize);
+        let x = left.min(width - self.width);
+        let within = |y: &usize| *y + self.letter <= height;
+        let above = top.checked_sub(self.letter);
+        let (below, inside) = (Some(bottom).filter(within), (top + line).min(height - self.letter));
+        let inside_below = bottom.checked_sub(self.letter + line).filter(|y| *y > inside);
+        let at = |y: usize| [x, y, x + self.width, y + self.letter];
+        let places = [above, below, Some(inside), inside_below].into_iter().flatten().map(at);
+        let clear = |place: &[usize; 4]| !taken.clone().any(|other| overlap(*place, other));
+        places.clone().find(clear).or_else(|| places.clone().next()).unwrap_or(at(inside))
+    }
+
     fn write(&self, pixels: &mut Pixels, [x, y]: [usize; 2], colour: Colour, caption: Caption) {
         let ink = match caption {
             Caption::Plate => {
@@ -132,18 +163,9 @@ impl Fitted {
     }
 }
 
-fn caption(pixels: &mut Pixels, mark: &Mark, [left, top, _, bottom]: [usize; 4], line: usize) {
-    let Some(fitted) = fit(pixels, &mark.text, line) else { return };
-    let (width, height, letter) = (pixels.width() as usize, pixels.height() as usize, fitted.letter);
-    let x = left.min(width - fitted.width);
-    let y = if top >= letter {
-        top - letter
-    } else if bottom + letter <= height {
-        bottom
-    } else {
-        (top + line).min(height - letter)
-    };
-    fitted.write(pixels, [x, y], mark.colour, mark.caption);
+/// Whether two rectangles share a pixel.
+fn overlap(one: [usize; 4], other: [usize; 4]) -> bool {
+    one[0] < other[2] && other[0] < one[2] && one[1] < other[3] && other[1] < one[3]
 }
 
 #[cfg(test)]
@@ -232,6 +254,19 @@ mod tests {
             list(&mut pixels, &lines);
             assert_eq!(touched(&pixels), None, "no room in {width}x{height}");
         }
+    }
+
+    #[test]
+    fn captions_keep_clear_of_each_other_where_there_is_room() {
+        let mut pixels = paper(200, 100);
+        let other = Mark { colour: Colour::RED, ..mark([52., 40., 90., 80.], "dog") };
+        annotate(&mut pixels, &[mark([50., 40., 90., 80.], "cat"), other]);
+        let of = |colour: [u8; 3], top: usize| {
+            let rows = pixels.rgb().chunks_exact(200 * 3).skip(top).take(14);
+            rows.flat_map(|row| row.chunks_exact(3)).filter(|pixel| *pixel == colour).count()
+        };
+        assert!(of([0, 0, 255], 26) > 200 && of([255, 0, 0], 26) == 0, "the first one's is above");
+        assert!(of([255, 0, 0], 80) > 200, "the other's is below");
     }
 
     #[test]
