@@ -49,7 +49,7 @@ impl Agent {
     /// Reads the identity and the models' descriptions, binds what is to be listened on, and starts to load and to dial. What
     /// can be wrong with the configuration is found here, and not later.
     pub async fn start(config: Config) -> Result<Self, AgentError> {
-        if config.relays.is_empty() && config.local.listen.is_none() {
+        if config.relays.is_empty() && config.local.listen.is_none() && config.local.also.is_empty() {
             let message = "there is nobody to serve: give a [[relay]], or [local] listen";
             return Err(AgentError::Config(message.to_owned()));
         }
@@ -63,13 +63,17 @@ impl Agent {
         let repository = Arc::new(Repository::scan(&config.serving, metrics.clone())?);
         let serving = serving(&config, &repository, metrics.clone());
         let (host, control) = (host_name(&id), config.local.control);
-        let api = Api::new(serving.clone(), &config.api, metrics.clone(), host, control);
+        let api = Api::new(serving.clone(), &config.api, metrics.clone(), host, control, scope.clone());
         let router = router(Arc::new(api));
 
         let (mut local, mut admin_address) = (None, None);
         if let Some(address) = config.local.listen {
             let listener = Listener::bind(address, "requests").await?;
             local = Some(listener.address());
+            scope.spawn("local", listener.run(router.clone(), scope.clone()));
+        }
+        for address in &config.local.also {
+            let listener = Listener::bind(*address, "requests").await?;
             scope.spawn("local", listener.run(router.clone(), scope.clone()));
         }
         if let Some(address) = config.admin.listen {
@@ -292,7 +296,7 @@ impl Describe {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             draining,
             models,
-            endpoints: endpoints(),
+            endpoints: endpoints(catalogue),
             devices: vec![crate::serving::DEVICE.to_owned()],
             // Each model runs one and queues the rest.
             capacity: u32::try_from((self.queue + 1) * ready).unwrap_or(u32::MAX),

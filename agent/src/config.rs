@@ -92,6 +92,8 @@ pub struct LocalConfig {
     /// Where to listen, such as `127.0.0.1:8080`. Off by default: an agent needs no listener, and this one asks nobody for a
     /// key. Open it to a network only where everybody may use the models.
     pub listen: Option<SocketAddr>,
+    /// Further addresses, such as the ports of other systems, whose clients cannot be given another.
+    pub also: Vec<SocketAddr>,
     /// Whether models may be loaded and unloaded there. Off by default: through a relay it takes a key that is allowed to, and
     /// here nobody is asked for one.
     pub control: bool,
@@ -259,7 +261,7 @@ mod tests {
                 && config.relays[0].name.is_some()
         );
         let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
-        assert_eq!(keys, 27, "a key was added here or there only");
+        assert_eq!(keys, 28, "a key was added here or there only");
     }
 
     #[test]

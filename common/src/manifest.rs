@@ -101,6 +101,60 @@ pub struct Endpoint {
     /// Where its requests name the model that they are for.
     #[serde(default, skip_serializing_if = "Naming::is_path")]
     pub naming: Naming,
+    /// How the answers of all agents become one.
+    #[serde(default, skip_serializing_if = "Gather::is_one")]
+    pub gather: Gather,
+    /// Whether the agent has what it takes to answer just now, such as a detector. One that has not is asked only where nobody
+    /// has, to say so in its dialect.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub able: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_true(value: &bool) -> bool {
+    *value
+}
+
+/// Whether one agent answers for all, or how the answers of all become one. Places are JSON pointers (RFC 6901), and rows are
+/// objects that are the same thing where the fields in `key` agree.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gather {
+    /// One agent is asked.
+    #[default]
+    One,
+    /// All do it; the first that cannot is the answer.
+    Every,
+    /// JSON with the fields and elements of all answers.
+    Union,
+    /// Lists of rows: of two rows of the same thing the one that is ready stands.
+    Rows {
+        /// Where the list is.
+        at: String,
+        /// What tells rows apart.
+        key: Vec<String>,
+    },
+    /// Lists of rows of counters, which are added up and never fall, whoever leaves. The first two fields of the key are what
+    /// a path names by `{model}` and `{version}`.
+    Counters {
+        /// Where the list is.
+        at: String,
+        /// What tells rows apart.
+        key: Vec<String>,
+    },
+    /// Messages of gRPC, whose lists are joined.
+    Messages,
+}
+
+impl Gather {
+    /// Whether one answer is enough.
+    pub fn is_one(&self) -> bool {
+        *self == Self::One
+    }
 }
 
 /// Where a request names its model.

@@ -75,6 +75,10 @@ impl Config {
 pub struct FrontConfig {
     /// TCP address; `[::]` takes IPv4 as well.
     pub listen: SocketAddr,
+    /// Further addresses, over TLS like the first: ports of other systems, whose clients cannot be given another.
+    pub also: Vec<SocketAddr>,
+    /// Addresses without TLS, for clients that cannot speak it. Keys and pictures travel in the open there.
+    pub plain: Vec<SocketAddr>,
     /// Certificate chain, leaf first, PEM.
     pub certificate: PathBuf,
     /// Its private key, PEM.
@@ -112,6 +116,8 @@ impl Default for FrontConfig {
     fn default() -> Self {
         Self {
             listen: (Ipv6Addr::UNSPECIFIED, 443).into(),
+            also: Vec::new(),
+            plain: Vec::new(),
             certificate: "https.pem".into(),
             key: "https.key".into(),
             max_connections: 10_000,

@@ -67,10 +67,14 @@ impl From<ListenError> for RelayError {
 }
 
 /// Where the relay is reached; with port 0 in the configuration, the system's choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// TCP: clients.
     pub https: SocketAddr,
+    /// TCP: clients, at further addresses.
+    pub also: Vec<SocketAddr>,
+    /// TCP: clients, without TLS.
+    pub plain: Vec<SocketAddr>,
     /// UDP: agents.
     pub tunnel: SocketAddr,
     /// TCP: operators.
@@ -121,11 +125,22 @@ impl Relay {
         let https = TcpFront::bind(&config.front, terminator, service, metrics.clone(), &liveness)
             .map_err(failed("the https front (tcp)", config.front.listen))?;
 
+        let further = |addresses: &[SocketAddr], secure: bool| {
+            let open = |address: &SocketAddr| {
+                https.also(*address, secure, &liveness).map_err(failed("a further front (tcp)", *address))
+            };
+            addresses.iter().map(open).collect::<Result<Vec<_>, _>>()
+        };
+        let (also, plain) = (further(&config.front.also, true)?, further(&config.front.plain, false)?);
+        let bound = |fronts: &[TcpFront]| fronts.iter().filter_map(|front| front.address().ok()).collect();
+
         let ready = Arc::new(AtomicBool::new(false));
         let admin = Admin::bind(config.admin.listen, registry.clone(), metrics, liveness.clone(), ready.clone())
             .map_err(failed("the admin listener (tcp)", config.admin.listen))?;
         let addresses = Addresses {
             https: https.address().map_err(failed("the https front (tcp)", config.front.listen))?,
+            also: bound(&also),
+            plain: bound(&plain),
             tunnel: listener.address(),
             admin: admin.address().map_err(failed("the admin listener (tcp)", config.admin.listen))?,
         };
@@ -133,18 +148,24 @@ impl Relay {
         let endpoint = listener.endpoint();
         fleet.spawn("tunnel listener", listener.run(fleet.clone()));
         front.spawn("https front", https.run(front.clone()));
+        for further in also.into_iter().chain(plain) {
+            front.spawn("further front", further.run(front.clone()));
+        }
         background.spawn("admin listener", admin.run(background.clone()));
         let watched = background.clone();
         background.spawn("keys", async move { keys.watch(&watched).await });
         ready.store(true, Ordering::Release);
-        tracing::info!(https = %addresses.https, tunnel = %addresses.tunnel, admin = %addresses.admin, "relay is up");
+        if !addresses.plain.is_empty() {
+            tracing::warn!(addresses = ?addresses.plain, "clients are taken in without TLS: keys and pictures travel in the open");
+        }
+        tracing::info!(https = %addresses.https, also = ?addresses.also, tunnel = %addresses.tunnel, admin = %addresses.admin, "relay is up");
         let drain = config.drain;
         Ok(Self { addresses, drain, front, fleet, background, registry, endpoint, ready, liveness })
     }
 
     /// Where it is reached.
-    pub const fn addresses(&self) -> Addresses {
-        self.addresses
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// How many agents take requests.

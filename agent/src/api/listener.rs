@@ -7,8 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_common::daemon::Shutdown;
+use adit_common::socket::{SocketBody, Upgrade, carry};
 use axum::Router;
 use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -16,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower_service::Service as _;
 
+use super::reply::refusal;
 use super::router::Origin;
 use crate::error::AgentError;
 
@@ -81,15 +86,21 @@ impl Listener {
 async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, scope: Shutdown) {
     // A head and a body in two segments would otherwise wait 40 ms for each other.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+    let inner = scope.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Origin::Local(peer));
-        let mut router = router.clone();
-        async move { Ok::<_, Infallible>(router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {})) }
+        let (router, scope) = (router.clone(), inner.clone());
+        async move { Ok::<_, Infallible>(answer(router, request, scope).await) }
     });
     let mut builder = Builder::new(Executor(scope.clone()));
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT).max_concurrent_streams(128);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    builder
+        .http2()
+        .enable_connect_protocol()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD_TIMEOUT)
+        .max_concurrent_streams(128);
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = scope.draining() => {
@@ -99,6 +110,35 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, scope: Shutd
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a connection broke off");
+    }
+}
+
+/// Asks the router. A socket becomes what it is in a tunnel.
+async fn answer(mut router: Router, mut request: Request<Incoming>, scope: Shutdown) -> Response<Body> {
+    let extended = request.extensions().get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
+    let upgraded = hyper::upgrade::on(&mut request);
+    let (mut head, incoming) = request.into_parts();
+    let mut ask = async |request: Request<Body>| -> Response<Body> {
+        router.call(request).await.unwrap_or_else(|never| match never {})
+    };
+    match Upgrade::take(&mut head, extended.as_deref()) {
+        Ok(None) => ask(Request::from_parts(head, Body::new(incoming))).await,
+        Ok(Some(upgrade)) => {
+            let (put, said) = SocketBody::new();
+            let (mut head, answer) = ask(Request::from_parts(head, Body::new(said))).await.into_parts();
+            if !upgrade.answer(&mut head) {
+                return Response::from_parts(head, answer);
+            }
+            let leaving = scope.clone();
+            scope.spawn("socket", async move {
+                // The client has its answer, or is gone.
+                if let Ok(upgraded) = upgraded.await {
+                    carry(TokioIo::new(upgraded), put, answer, leaving.draining()).await;
+                }
+            });
+            Response::from_parts(head, Body::empty())
+        }
+        Err(reason) => refusal(StatusCode::BAD_REQUEST, reason),
     }
 }
 

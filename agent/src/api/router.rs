@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use adit_common::daemon::Shutdown;
 use adit_common::deadline::Deadline;
 use adit_common::id::RequestId;
 use adit_common::manifest::Endpoint;
@@ -25,12 +26,12 @@ use tracing::Instrument as _;
 use super::compat;
 use super::grpc;
 use super::oip;
-use super::paths::Paths;
+use super::paths::{Need, Paths};
 use super::reply::{Refusal, refusal};
 use super::upload::{Intake, Room, Upload, UploadError};
 use crate::config::ApiConfig;
 use crate::metrics::{InFlight, Metrics};
-use crate::serving::Serving;
+use crate::serving::{Catalogue, Serving};
 
 /// Which way a request came: whoever serves it puts this into its extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +55,21 @@ pub struct Api {
     pub(super) host: String,
     /// Whether models may be loaded and unloaded over the local listener.
     local_control: bool,
+    scope: Shutdown,
 }
 
 impl Api {
     /// Everything a router needs; `host` is what the photo dialect calls this machine, `local_control` whether models may be
-    /// loaded and unloaded over the local listener.
-    pub fn new(serving: Serving, config: &ApiConfig, metrics: Arc<Metrics>, host: String, local_control: bool) -> Self {
-        Self { serving, intake: Intake::new(config.max_body, config.max_bodies), metrics, host, local_control }
+    /// loaded and unloaded over the local listener, `scope` what its endless answers end with.
+    pub fn new(
+        serving: Serving,
+        config: &ApiConfig,
+        metrics: Arc<Metrics>,
+        host: String,
+        local_control: bool,
+        scope: Shutdown,
+    ) -> Self {
+        Self { serving, intake: Intake::new(config.max_body, config.max_bodies), metrics, host, local_control, scope }
     }
 
     /// Refuses to change the agent for whoever asks over the local listener, unless its configuration allows that. Relays have
@@ -71,6 +80,12 @@ impl Api {
         }
         let message = "models are not loaded and unloaded over this listener: [local] control in agent.toml allows it";
         Err(Refusal::new(StatusCode::FORBIDDEN, message))
+    }
+
+    /// Resolves when the agent begins to drain: what would go on for ever says goodbye then.
+    pub(super) fn leaving(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let scope = self.scope.clone();
+        Box::pin(async move { scope.draining().await })
     }
 
     /// Takes a request's body in.
@@ -123,12 +138,18 @@ fn dialects() -> Vec<Paths> {
         compat::detect::paths(),
         compat::annotate::paths(),
         compat::predictions::paths(),
+        compat::frames::paths(),
     ]
 }
 
-/// What may be asked, as the manifest says it to relays.
-pub fn endpoints() -> Vec<Endpoint> {
-    dialects().iter().flat_map(|paths| paths.endpoints().to_vec()).collect()
+/// What may be asked, as the manifest says it to relays, of an agent with these models.
+pub fn endpoints(catalogue: &Catalogue) -> Vec<Endpoint> {
+    let has = |need| match need {
+        Need::Nothing => true,
+        Need::Classifier => catalogue.first_classifier().is_some(),
+        Need::Detector => catalogue.detectors().next().is_some(),
+    };
+    dialects().iter().flat_map(|paths| paths.endpoints(has)).collect()
 }
 
 /// The router over all dialects.

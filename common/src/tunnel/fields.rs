@@ -15,6 +15,7 @@ use http::{Method, StatusCode, Uri, request, response};
 use super::error::{ResetCode, TunnelError};
 use super::literal::{Cursor, put_integer, put_string, unreadable};
 use super::static_table::{STATIC_TABLE, field_index, name_index};
+use crate::socket::Protocol;
 
 /// Fields in one section: what a browser sends is below 30. `HeaderMap` panics at 24,576.
 const MAX_FIELDS: usize = 512;
@@ -29,6 +30,9 @@ const INDEX_METHOD: u64 = 15;
 const INDEX_SCHEME_HTTPS: u64 = 23;
 const INDEX_SCHEME_HTTP: u64 = 22;
 const INDEX_STATUS: u64 = 24;
+
+/// What an extended CONNECT asks for (RFC 9220).
+const PROTOCOL: &str = ":protocol";
 
 /// Appends the section of a request's head.
 pub(super) fn encode_request(head: &request::Parts, out: &mut BytesMut) {
@@ -51,6 +55,9 @@ pub(super) fn encode_request(head: &request::Parts, out: &mut BytesMut) {
     match head.uri.path_and_query().map_or("/", PathAndQuery::as_str) {
         "/" | "" => indexed(INDEX_PATH, out),
         path => referenced(INDEX_PATH, path.as_bytes(), out),
+    }
+    if let Some(Protocol(protocol)) = head.extensions.get() {
+        literal(PROTOCOL, protocol.as_bytes(), out);
     }
     encode_headers(&head.headers, out);
 }
@@ -96,6 +103,12 @@ pub(super) fn decode_request(section: &Bytes, max: usize) -> Result<http::Reques
         return Err(malformed("a status in a request"));
     }
     let mut request = http::Request::new(());
+    if let Some(protocol) = fields.protocol {
+        if method != Method::CONNECT {
+            return Err(malformed("a protocol without a CONNECT"));
+        }
+        request.extensions_mut().insert(Protocol(protocol));
+    }
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_parts(uri).map_err(|_| malformed("a target that is none"))?;
     *request.version_mut() = http::Version::HTTP_3;
@@ -146,9 +159,7 @@ fn encode_headers(headers: &HeaderMap, out: &mut BytesMut) {
         } else if let Some(index) = name_index(name.as_str()) {
             referenced(index, value.as_bytes(), out);
         } else {
-            put_integer(0x20, 3, name.as_str().len() as u64, out);
-            out.put_slice(name.as_str().as_bytes());
-            put_string(value.as_bytes(), out);
+            literal(name.as_str(), value.as_bytes(), out);
         }
     }
 }
@@ -164,6 +175,12 @@ fn is_per_connection(name: &HeaderName, value: &HeaderValue) -> bool {
 
 fn indexed(index: u64, out: &mut BytesMut) {
     put_integer(0xc0, 6, index, out);
+}
+
+fn literal(name: &str, value: &[u8], out: &mut BytesMut) {
+    put_integer(0x20, 3, name.len() as u64, out);
+    out.put_slice(name.as_bytes());
+    put_string(value, out);
 }
 
 fn referenced(name: u64, value: &[u8], out: &mut BytesMut) {
@@ -197,6 +214,7 @@ struct Fields {
     scheme: Option<Scheme>,
     authority: Option<Authority>,
     path: Option<PathAndQuery>,
+    protocol: Option<String>,
     status: Option<StatusCode>,
     headers: HeaderMap,
 }
@@ -215,6 +233,7 @@ impl Fields {
                     once(&mut self.authority, Authority::from_maybe_shared(value), "an authority that is none")
                 }
                 b":path" => once(&mut self.path, PathAndQuery::from_maybe_shared(value), "a path that is none"),
+                b":protocol" => once(&mut self.protocol, String::from_utf8(value.to_vec()), "a protocol that is none"),
                 b":status" => once(&mut self.status, StatusCode::from_bytes(&value), "a status that is none"),
                 _ => Err(malformed("a pseudo-header that nobody knows")),
             };
@@ -233,7 +252,11 @@ impl Fields {
 
     /// Whether there is any of a request's pseudo-headers.
     const fn is_of_request(&self) -> bool {
-        self.method.is_some() || self.scheme.is_some() || self.authority.is_some() || self.path.is_some()
+        self.method.is_some()
+            || self.scheme.is_some()
+            || self.authority.is_some()
+            || self.path.is_some()
+            || self.protocol.is_some()
     }
 }
 
@@ -384,6 +407,18 @@ mod tests {
             bytes.truncate(at);
             let _ = decode_request(&bytes.into(), MAX);
         }
+    }
+
+    #[test]
+    fn an_extended_connect_keeps_its_protocol() {
+        let mut request = http::Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = "https://relay.test/ws?json=array".parse().unwrap();
+        request.extensions_mut().insert(Protocol("websocket".to_owned()));
+        let section = request_section(request);
+        let read = decode_request(&section, MAX).unwrap();
+        assert_eq!((read.method(), read.uri().path()), (&Method::CONNECT, "/ws"));
+        assert_eq!(read.extensions().get::<Protocol>().unwrap().0, "websocket");
     }
 
     #[test]

@@ -25,6 +25,9 @@ const STREAM_QPACK: [u64; 2] = [0x2, 0x3];
 /// The setting that says how large a field section this end reads.
 const SETTING_MAX_FIELD_SECTION_SIZE: u64 = 0x6;
 
+/// The setting that says that an extended CONNECT is understood (RFC 9220).
+const SETTING_ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
+
 /// The longest frame that a control stream may carry: a handful of settings.
 const MAX_CONTROL_FRAME: u64 = 4 << 10;
 
@@ -156,6 +159,8 @@ impl Session {
             let mut settings = BytesMut::new();
             frame::put_varint(SETTING_MAX_FIELD_SECTION_SIZE, &mut settings);
             frame::put_varint(self.shared.limits.max_fields as u64, &mut settings);
+            frame::put_varint(SETTING_ENABLE_CONNECT_PROTOCOL, &mut settings);
+            frame::put_varint(1, &mut settings);
             frame::put_header(kind::SETTINGS, settings.len() as u64, &mut out);
             out.extend_from_slice(&settings);
             stream.write_all(&out).await?;

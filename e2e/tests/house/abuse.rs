@@ -174,7 +174,7 @@ async fn ten_thousand_headers_are_431() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_on_the_ports_is_nobodys_trouble() -> Result<()> {
     let watched = Watched::open().await?;
-    let addresses = watched.house.relay().addresses();
+    let addresses = watched.house.relay().addresses().clone();
     let socket = UdpSocket::bind("127.0.0.1:0").await?;
     for seed in 0..500 {
         let mut datagram = garbage(seed, 1200);

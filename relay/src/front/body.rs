@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adit_common::daemon::Shutdown;
+use adit_common::socket::SocketBody;
 use adit_common::tunnel::TunnelError;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -24,7 +25,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Dropped at once, it would make HTTP/2 reset the stream right behind its answer, and curl for one, busy with its upload,
 /// then sees the reset and not the answer.
 #[derive(Debug)]
-pub(super) struct Linger<B = Incoming> {
+pub(super) struct Linger<B = Said> {
     scope: Shutdown,
     discard: fn(B, &Shutdown),
 }
@@ -35,7 +36,7 @@ impl Linger {
     }
 }
 
-fn discard(mut body: Incoming, scope: &Shutdown) {
+fn discard(mut body: Said, scope: &Shutdown) {
     // The runtime's own end drops bodies too, and then there is nobody left to read them.
     if tokio::runtime::Handle::try_current().is_ok() {
         scope.spawn("linger", async move {
@@ -45,9 +46,45 @@ fn discard(mut body: Incoming, scope: &Shutdown) {
     }
 }
 
+/// What a client sends: a body, or what it says through a socket.
+#[derive(Debug)]
+pub(super) enum Said {
+    Body(Incoming),
+    Socket(SocketBody),
+}
+
+impl Body for Said {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Body(body) => Pin::new(body).poll_frame(context),
+            Self::Socket(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Body(body) => body.is_end_stream(),
+            Self::Socket(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Body(body) => body.size_hint(),
+            Self::Socket(_) => SizeHint::default(),
+        }
+    }
+}
+
 /// A request's body: at most so many bytes, and never silent for too long.
 #[derive(Debug)]
-pub(super) struct FrontBody<B = Incoming> {
+pub(super) struct FrontBody<B = Said> {
     /// There until it is dropped.
     body: Option<B>,
     linger: Option<Linger<B>>,

@@ -11,7 +11,7 @@ use adit_common::daemon::Shutdown;
 use adit_common::tunnel::TunnelError;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Request, Response, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -19,14 +19,16 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::body::{Linger, Reply};
 use super::patience::{Active, Activity, Patient};
 use super::service::Service;
-use super::tls::{Terminator, wants_http2};
+use super::tls::{HandshakeError, Terminator, wants_http2};
+use super::wire::{Wire, speaks_http2};
 use crate::config::FrontConfig;
 use crate::metrics::Metrics;
+use crate::proxy::call::Peer;
 
 /// While draining, an HTTP/1 connection without a request is kept for this long: a request that is on its way already would
 /// otherwise meet a closed door. A round trip to the other side of the world takes less.
@@ -52,7 +54,6 @@ const LOOKS: u32 = 4;
 /// What all connections of a front share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) terminator: Terminator,
     pub(super) service: Service,
     pub(super) config: FrontConfig,
     pub(super) metrics: Arc<Metrics>,
@@ -61,31 +62,38 @@ pub(super) struct Shared {
 /// What the requests of one connection share.
 struct Connection {
     shared: Arc<Shared>,
-    peer: SocketAddr,
+    peer: Peer,
     activity: Activity,
     scope: Shutdown,
 }
 
 /// Serves a connection until its end, or while draining until its last answer.
-pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, scope: Shutdown) {
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    terminator: Option<Terminator>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    scope: Shutdown,
+) {
     // An answer's last bytes must not wait for an acknowledgement of those before. It fails on a dead socket only.
     let _ = stream.set_nodelay(true);
-    let stream = match shared.terminator.accept(stream).await {
-        Ok(stream) => stream,
+    let config = shared.config.clone();
+    let from = Peer { address: peer, secure: terminator.is_some() };
+    let (stream, http2) = match begin(terminator, stream, config.head_timeout).await {
+        Ok(begun) => begun,
         Err(error) => {
             shared.metrics.handshakes_failed.one();
             tracing::debug!(%peer, %error, "a client's handshake came to nothing");
             return;
         }
     };
-    let config = shared.config.clone();
-    let connection = Arc::new(Connection { shared, peer, activity: Activity::default(), scope: scope.clone() });
+    let connection = Arc::new(Connection { shared, peer: from, activity: Activity::default(), scope: scope.clone() });
     let inner = connection.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (connection, active) = (inner.clone(), inner.activity.begin());
         async move { Ok::<_, Infallible>(connection.answer(request, active).await) }
     });
-    let result = if wants_http2(&stream) {
+    let result = if http2 {
         let io = TokioIo::new(Patient::new(stream, config.write_timeout, None));
         let mut builder = http2::Builder::new(InScope(scope));
         builder
@@ -93,6 +101,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
             .max_concurrent_streams(config.streams)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .enable_connect_protocol()
             .max_header_list_size(HEAD_LIST)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING);
@@ -107,12 +116,27 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAd
             .max_headers(config.max_headers)
             .max_header_size(config.max_head)
             .max_buf_size(config.max_head.max(BUFFER));
-        let http = builder.serve_connection(io, service);
-        connection.drive(http, http1::Connection::graceful_shutdown, FAREWELL).await
+        let http = builder.serve_connection(io, service).with_upgrades();
+        connection.drive(http, http1::UpgradeableConnection::graceful_shutdown, FAREWELL).await
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "a client's connection broke off");
     }
+}
+
+/// Shakes hands where TLS is spoken; true if the client speaks HTTP/2.
+async fn begin(
+    terminator: Option<Terminator>,
+    stream: TcpStream,
+    patience: Duration,
+) -> Result<(Wire, bool), HandshakeError> {
+    let Some(terminator) = terminator else {
+        let http2 = timeout(patience, speaks_http2(&stream)).await??;
+        return Ok((Wire::Plain(stream), http2));
+    };
+    let stream = terminator.accept(stream).await?;
+    let http2 = wants_http2(&stream);
+    Ok((Wire::Tls(Box::new(stream)), http2))
 }
 
 impl Connection {
@@ -120,9 +144,10 @@ impl Connection {
         let http1 = request.version() < Version::HTTP_2;
         // HTTP/1 ends the connection instead, and `Patient` lingers.
         let linger = (!http1).then(|| Linger::new(self.scope.clone()));
-        let mut response = self.shared.service.call(self.peer, request, linger).await;
+        let mut response = self.shared.service.call(self.peer, request, linger, &self.scope).await;
         // HTTP/2 says GOAWAY instead.
-        if http1 && self.scope.is_draining() {
+        let stays = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+        if http1 && stays && self.scope.is_draining() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| Counted { body, _active: active })

@@ -17,9 +17,9 @@ use std::time::Duration;
 use adit_common::id::RequestId;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
-use tokio_rustls::server::TlsStream;
+
+use super::wire::Wire;
 
 /// How long to read on after the last answer: a client on a slow link has it by then.
 const LINGER: Duration = Duration::from_secs(2);
@@ -78,7 +78,7 @@ enum Closing {
 /// A client's connection.
 #[derive(Debug)]
 pub(super) struct Patient {
-    stream: TlsStream<TcpStream>,
+    stream: Wire,
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     is_stalled: bool,
@@ -90,7 +90,7 @@ pub(super) struct Patient {
 }
 
 impl Patient {
-    pub(super) fn new(stream: TlsStream<TcpStream>, write_timeout: Duration, http1: Option<Activity>) -> Self {
+    pub(super) fn new(stream: Wire, write_timeout: Duration, http1: Option<Activity>) -> Self {
         let closing = Closing::No;
         Self { stream, write_timeout, stalled: None, is_stalled: false, closing, http1, instead: None }
     }
@@ -221,7 +221,7 @@ impl AsyncWrite for Patient {
                     // Nobody wants these bytes, so they are not even decrypted.
                     let mut sink = [0; 16 << 10];
                     let mut sink = ReadBuf::new(&mut sink);
-                    let read = ready!(Pin::new(this.stream.get_mut().0).poll_read(context, &mut sink));
+                    let read = ready!(Pin::new(this.stream.tcp()).poll_read(context, &mut sink));
                     match (read, sink.filled().len()) {
                         (Ok(()), 1..) => *left = left.saturating_sub(sink.filled().len()),
                         _ => this.closing = Closing::Done,

@@ -1,24 +1,27 @@
 //! Any front's request becomes a call, and an error becomes an answer. The one place where that happens.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use adit_common::daemon::Shutdown;
 use adit_common::manifest::Dialect;
+use adit_common::socket::{SocketBody, Upgrade, carry};
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::json;
 use tracing::Instrument;
 use tracing::field::Empty;
 
-use super::body::{FrontBody, Linger, Reply};
+use super::body::{FrontBody, Linger, Reply, Said};
 use crate::config::FrontConfig;
 use crate::error::{Kind, Origin, ProxyError};
 use crate::metrics::Metrics;
-use crate::proxy::call::Call;
+use crate::proxy::call::{Call, Peer};
 use crate::proxy::forward::Proxy;
 use crate::proxy::mark;
 
@@ -78,9 +81,10 @@ impl Service {
     /// Answers a request, whatever happens.
     pub(super) async fn call(
         &self,
-        peer: SocketAddr,
+        peer: Peer,
         request: Request<Incoming>,
         linger: Option<Linger>,
+        scope: &Shutdown,
     ) -> Response<Reply> {
         let path = request.uri().path();
         let call = Call::begin(Instant::now(), self.budget, request.headers(), peer);
@@ -92,28 +96,63 @@ impl Service {
             path = path.get(..path.len().min(LOGGED)).unwrap_or_default(),
             agent = Empty,
         );
-        let endless = call.endless.clone();
-        let request = request.map(|body| FrontBody::new(body, self.max_body, self.body_timeout, linger, endless));
-        self.answer(call, request).instrument(span).await
+        self.admit(call, request, linger, scope).instrument(span).await
     }
 
-    async fn answer(&self, mut call: Call, request: Request<FrontBody>) -> Response<Reply> {
+    /// Tells a socket from a request.
+    async fn admit(
+        &self,
+        mut call: Call,
+        mut request: Request<Incoming>,
+        linger: Option<Linger>,
+        scope: &Shutdown,
+    ) -> Response<Reply> {
+        let extended = request.extensions().get::<Protocol>().map(|protocol| protocol.as_str().to_owned());
+        let endless = call.endless.clone();
+        let body = |said| FrontBody::new(said, self.max_body, self.body_timeout, linger, endless);
+        let upgraded = hyper::upgrade::on(&mut request);
+        let (mut head, incoming) = request.into_parts();
+        match Upgrade::take(&mut head, extended.as_deref()) {
+            Ok(None) => self.answer(&mut call, Request::from_parts(head, body(Said::Body(incoming)))).await,
+            Ok(Some(upgrade)) => {
+                call.endless.begin();
+                let (put, said) = SocketBody::new();
+                let request = Request::from_parts(head, body(Said::Socket(said)));
+                let (mut head, reply) = self.answer(&mut call, request).await.into_parts();
+                let Reply::Answer(answer) = reply else { return Response::from_parts(head, reply) };
+                if !upgrade.answer(&mut head) {
+                    return Response::from_parts(head, Reply::Answer(answer));
+                }
+                let leaving = scope.clone();
+                scope.spawn("socket", async move {
+                    // The client has its answer, or is gone.
+                    if let Ok(upgraded) = upgraded.await {
+                        carry(TokioIo::new(upgraded), put, answer, leaving.draining()).await;
+                    }
+                });
+                Response::from_parts(head, Reply::Own(None))
+            }
+            Err(reason) => self.refuse(&call, &ProxyError::new(Kind::BadRequest, reason)),
+        }
+    }
+
+    async fn answer(&self, call: &mut Call, request: Request<FrontBody>) -> Response<Reply> {
         let mut waiting = Waiting { metrics: &self.metrics, answered: false };
         let result = match self.check(&request) {
-            Ok(()) => self.proxy.forward(&mut call, request).await,
+            Ok(()) => self.proxy.forward(call, request).await,
             Err(error) => Err(error),
         };
         waiting.answered = true;
         let (status, response) = match result {
             Ok(response) => (response.status(), response.map(Reply::Answer)),
-            Err(error) => (error.status(), self.refuse(&call, &error)),
+            Err(error) => (error.status(), self.refuse(call, &error)),
         };
         self.metrics.answered(status);
         tracing::info!(
             target: ACCESS,
             status = status.as_u16(),
             micros = call.stopwatch.elapsed().as_micros() as u64,
-            peer = %call.peer,
+            peer = %call.peer.address,
             key = call.key.as_deref().unwrap_or("-"),
             "answered"
         );

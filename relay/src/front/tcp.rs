@@ -1,4 +1,4 @@
-//! HTTPS over TCP: the accept loop, and each connection in a task of its own.
+//! HTTPS over TCP, or HTTP where a port was opened without TLS: the accept loop, and each connection in a task of its own.
 //!
 //! The loop does nothing but accept: handshakes, slow clients and broken ones are their own task's.
 
@@ -31,6 +31,8 @@ const RECOVER: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct TcpFront {
     listener: TcpListener,
+    /// `None` for a port without TLS.
+    terminator: Option<Terminator>,
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
     pulse: Pulse,
@@ -47,8 +49,20 @@ impl TcpFront {
     ) -> io::Result<Self> {
         let listener = listen(config.listen)?;
         let room = Arc::new(Semaphore::new(config.max_connections));
-        let shared = Arc::new(Shared { terminator, service, config: config.clone(), metrics });
-        Ok(Self { listener, shared, room, pulse: liveness.pulse("https front") })
+        let shared = Arc::new(Shared { service, config: config.clone(), metrics });
+        let terminator = Some(terminator);
+        Ok(Self { listener, terminator, shared, room, pulse: liveness.pulse("https front") })
+    }
+
+    /// Opens a further port to the same service, with TLS or without. All of them share the room for connections.
+    pub(crate) fn also(&self, address: SocketAddr, secure: bool, liveness: &Liveness) -> io::Result<Self> {
+        Ok(Self {
+            listener: listen(address)?,
+            terminator: self.terminator.clone().filter(|_| secure),
+            shared: self.shared.clone(),
+            room: self.room.clone(),
+            pulse: liveness.pulse("further front"),
+        })
     }
 
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
@@ -89,9 +103,9 @@ impl TcpFront {
             return;
         };
         let held = metrics.connections.hold();
-        let (shared, inner) = (self.shared.clone(), scope.clone());
+        let (shared, terminator, inner) = (self.shared.clone(), self.terminator.clone(), scope.clone());
         scope.spawn("connection", async move {
-            serve(shared, stream, peer, inner).await;
+            serve(shared, terminator, stream, peer, inner).await;
             drop((permit, held));
         });
     }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use adit_common::tunnel::{TunnelBody, TunnelError};
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tracing::Span;
 
@@ -21,10 +22,18 @@ pub(super) struct Holding {
     pub(super) _held: Held,
 }
 
+/// Where an answer's body comes from.
+#[derive(Debug)]
+enum Source {
+    Tunnel(TunnelBody),
+    /// The relay has it already, with its trailers.
+    Whole(Option<Bytes>, Option<HeaderMap>),
+}
+
 /// An answer's body. Dropped before its end, it cancels the exchange.
 #[derive(Debug)]
 pub(crate) struct AnswerBody {
-    body: TunnelBody,
+    body: Source,
     holding: Option<Holding>,
     metrics: Arc<Metrics>,
     span: Span,
@@ -34,11 +43,16 @@ impl AnswerBody {
     /// `bodyless` for the answer to a `HEAD`, whose body nobody reads.
     pub(super) fn new(body: TunnelBody, holding: Holding, metrics: Arc<Metrics>, bodyless: bool) -> Self {
         let holding = (!bodyless).then_some(holding);
-        Self { body, holding, metrics, span: Span::current() }
+        Self { body: Source::Tunnel(body), holding, metrics, span: Span::current() }
+    }
+
+    /// What was made of the answers of all agents.
+    pub(super) fn whole(body: Bytes, trailers: Option<HeaderMap>, metrics: Arc<Metrics>) -> Self {
+        Self { body: Source::Whole(Some(body), trailers), holding: None, metrics, span: Span::current() }
     }
 
     fn is_over(&self) -> bool {
-        self.body.is_end_stream() || self.body.size_hint().exact() == Some(0)
+        self.is_end_stream() || self.size_hint().exact() == Some(0)
     }
 }
 
@@ -50,7 +64,13 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, TunnelError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let frame = match &mut self.body {
+            Source::Tunnel(body) => ready!(Pin::new(body).poll_frame(context)),
+            Source::Whole(body, trailers) => match body.take() {
+                Some(body) => Some(Ok(Frame::data(body))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+            },
+        };
         match &frame {
             Some(Ok(frame)) => self.metrics.bytes_out.add(frame.data_ref().map_or(0, Bytes::len) as u64),
             Some(Err(error)) => {
@@ -66,11 +86,17 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Source::Tunnel(body) => body.is_end_stream(),
+            Source::Whole(body, trailers) => body.is_none() && trailers.is_none(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Source::Tunnel(body) => body.size_hint(),
+            Source::Whole(body, _) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
+        }
     }
 }
 

@@ -26,6 +26,15 @@ impl Endless {
     }
 }
 
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// The client's address.
+    pub(crate) address: SocketAddr,
+    /// Whether it came over TLS.
+    pub(crate) secure: bool,
+}
+
 /// One request with its budget.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -33,8 +42,7 @@ pub(crate) struct Call {
     pub(crate) trace: TraceContext,
     pub(crate) stopwatch: Stopwatch,
     pub(crate) deadline: Deadline,
-    /// The client's address.
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     /// Whose spelling its errors have; known once it is routed, and of gRPC at once.
     pub(crate) dialect: Dialect,
     /// Whose key it came with; known once that was looked up.
@@ -47,7 +55,7 @@ pub(crate) struct Call {
 
 impl Call {
     /// A request whose head was there at `born`. Its id and trace are the client's where those are valid, else new.
-    pub(crate) fn begin(born: Instant, budget: Duration, headers: &HeaderMap, peer: SocketAddr) -> Self {
+    pub(crate) fn begin(born: Instant, budget: Duration, headers: &HeaderMap, peer: Peer) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let is_grpc = text(header::CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("application/grpc"));
         let own = text(Deadline::GRPC_HEADER).filter(|_| is_grpc);
@@ -75,9 +83,8 @@ mod tests {
 
     #[test]
     fn a_clients_names_are_kept_where_they_are_valid() {
-        let begin = |headers: &HeaderMap| {
-            Call::begin(Instant::now(), Duration::from_secs(1), headers, ([127, 0, 0, 1], 1).into())
-        };
+        let peer = Peer { address: ([127, 0, 0, 1], 1).into(), secure: true };
+        let begin = |headers: &HeaderMap| Call::begin(Instant::now(), Duration::from_secs(1), headers, peer);
         let mut headers = HeaderMap::new();
         headers.insert("x-request-id", HeaderValue::from_static("order-17"));
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

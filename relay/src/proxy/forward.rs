@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_common::deadline::Deadline;
-use adit_common::manifest::Dialect;
+use adit_common::manifest::{Dialect, Gather};
 use adit_common::timing::{Stage, Timing};
 use adit_common::tunnel::{Answer, CallError, ResetCode, Sent, TunnelError};
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use super::answer::{AnswerBody, Holding};
 use super::auth::Keys;
 use super::call::Call;
 use super::headers;
+use super::ledger::Ledger;
 use super::naming::Reader;
 use super::peek::Peeked;
 use super::retry::RetryPolicy;
@@ -52,12 +53,13 @@ impl Routes {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     keys: Arc<Keys>,
-    admission: Admission,
+    pub(super) admission: Admission,
     retry: RetryPolicy,
     registry: Arc<Registry>,
     routes: ArcSwap<Routes>,
     building: Mutex<()>,
-    metrics: Arc<Metrics>,
+    pub(super) ledger: Ledger,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Proxy {
@@ -70,7 +72,7 @@ impl Proxy {
     ) -> Self {
         let routes = ArcSwap::from_pointee(Routes::build(registry.snapshot()));
         let retry = RetryPolicy::new(retries);
-        Self { keys, admission, retry, registry, routes, building: Mutex::new(()), metrics }
+        Self { keys, admission, retry, registry, routes, building: Mutex::new(()), ledger: Ledger::default(), metrics }
     }
 
     /// Walks a request to an agent, and returns with its answer's head. Dropping the future, or the answer's body, cancels
@@ -96,6 +98,9 @@ impl Proxy {
             None => None,
         };
         let among = routes.table.candidates(&route, named.as_deref(), Instant::now())?;
+        if !route.gather.is_one() && (among.len() > 1 || matches!(route.gather, Gather::Counters { .. })) {
+            return self.gather(call, head, body, &route, Candidates { agents: &routes.agents, among: &among }).await;
+        }
         let permit = self.admission.admit()?;
         let held = self.metrics.in_flight.hold();
         let admitted = Instant::now();
@@ -206,7 +211,7 @@ impl Proxy {
         self.settle(in_flight, outcome, now.saturating_duration_since(begun), now);
     }
 
-    fn settle(&self, in_flight: &mut InFlight, outcome: Outcome, latency: Duration, now: Instant) {
+    pub(super) fn settle(&self, in_flight: &mut InFlight, outcome: Outcome, latency: Duration, now: Instant) {
         if in_flight.settle(outcome, latency, now) {
             self.metrics.ejections.one();
             tracing::warn!(agent = %in_flight.agent().id, "agent fails again and again, asking others for a while");
@@ -214,7 +219,7 @@ impl Proxy {
     }
 }
 
-fn unpickable(reason: NoPick) -> ProxyError {
+pub(super) fn unpickable(reason: NoPick) -> ProxyError {
     match reason {
         NoPick::Full => ProxyError::new(Kind::Overloaded, "every agent that could answer is at its limit"),
         NoPick::Nobody => ProxyError::new(Kind::NoAgent, "the agents that could answer have just left"),
@@ -222,7 +227,10 @@ fn unpickable(reason: NoPick) -> ProxyError {
 }
 
 /// Waits for what a request's body tells, but not beyond the deadline.
-async fn in_time<T>(deadline: Deadline, looked: impl Future<Output = Result<T, ProxyError>>) -> Result<T, ProxyError> {
+pub(super) async fn in_time<T>(
+    deadline: Deadline,
+    looked: impl Future<Output = Result<T, ProxyError>>,
+) -> Result<T, ProxyError> {
     match deadline.instant() {
         Some(until) => tokio::time::timeout_at(until.into(), looked).await.unwrap_or_else(|_| Err(slow_body())),
         None => looked.await,
@@ -242,7 +250,7 @@ fn late(ended: &Ended) -> ProxyError {
 }
 
 /// From what the tunnel says to what the caller is told.
-fn lost(failure: CallError) -> ProxyError {
+pub(super) fn lost(failure: CallError) -> ProxyError {
     let CallError { error, sent } = failure;
     let kind = match &error {
         TunnelError::Reset(ResetCode::REQUEST_REJECTED) | TunnelError::Stopped(ResetCode::REQUEST_REJECTED) => {

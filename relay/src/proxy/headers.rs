@@ -65,14 +65,16 @@ pub(super) fn to_agent(headers: &mut HeaderMap, call: &Call, now: Instant) {
     };
     set(REQUEST_ID, call.id.as_str());
     set(TRACEPARENT, &call.trace.child().to_string());
-    let peer = SocketAddr::new(call.peer.ip().to_canonical(), call.peer.port());
+    let proto = if call.peer.secure { "https" } else { "http" };
+    let peer = call.peer.address;
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     set(FORWARDED_FOR, &peer.ip().to_string());
     // The older field has no room for a port.
-    set(header::FORWARDED, &format!("for=\"{peer}\";proto=https"));
+    set(header::FORWARDED, &format!("for=\"{peer}\";proto={proto}"));
     if let Some(budget) = call.deadline.header(now) {
         set(BUDGET, &budget);
     }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
 }
 
 /// From an agent's fields to a client's.
@@ -140,9 +142,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::proxy::call::Peer;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn peer(address: &str, secure: bool) -> Peer {
+        Peer { address: address.parse().unwrap(), secure }
     }
 
     #[test]
@@ -162,7 +169,7 @@ mod tests {
             ("content-type", "image/png"),
         ]);
         let now = Instant::now();
-        let call = Call::begin(now, Duration::from_secs(2), &headers, "[::ffff:192.0.2.7]:999".parse().unwrap());
+        let call = Call::begin(now, Duration::from_secs(2), &headers, peer("[::ffff:192.0.2.7]:999", true));
         to_agent(&mut headers, &call, now + Duration::from_millis(500));
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
@@ -180,8 +187,9 @@ mod tests {
     #[test]
     fn te_other_than_trailers_ends_here() {
         let mut headers = map(&[("te", "gzip")]);
-        let call = Call::begin(Instant::now(), Duration::from_secs(2), &headers, ([127, 0, 0, 1], 1).into());
+        let call = Call::begin(Instant::now(), Duration::from_secs(2), &headers, peer("127.0.0.1:1", false));
         to_agent(&mut headers, &call, Instant::now());
         assert!(!headers.contains_key("te"));
+        assert_eq!(headers["x-forwarded-proto"], "http");
     }
 }

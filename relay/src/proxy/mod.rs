@@ -3,7 +3,8 @@
 //! `forward` is the walk, in reading order: `auth` says who asks (from the file that `keys` keeps), `route` what for (where only
 //! the body names the model, `peek` reads as much of it as `naming` needs),
 //! `admission` whether there is room; then the fleet picks an agent, `upload` streams the body, `retry` says whether a
-//! failure may be tried elsewhere, and `answer` streams the answer back. `call` is what travels along, `headers` what is
+//! failure may be tried elsewhere, and `answer` streams the answer back. A question for all agents goes by `gather`, which has their
+//! answers `merge`d, and counters kept in a `ledger`. `call` is what travels along, `headers` what is
 //! taken off and put on at the border.
 
 pub(crate) mod admission;
@@ -11,8 +12,11 @@ mod answer;
 pub(crate) mod auth;
 pub(crate) mod call;
 pub(crate) mod forward;
+mod gather;
 mod headers;
 pub(crate) mod keys;
+mod ledger;
+mod merge;
 mod naming;
 mod peek;
 mod retry;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use adit_common::id::{ModelName, Version, VersionLabel};
-use adit_common::manifest::{Dialect, Manifest, ModelState, Naming, Scope};
+use adit_common::manifest::{Dialect, Gather, Manifest, ModelState, Naming, Scope};
 use http::Method;
 use percent_encoding::percent_decode_str;
 
@@ -29,7 +29,15 @@ struct Offer {
     scope: Scope,
     dialect: Dialect,
     naming: Naming,
+    gather: Gather,
     agents: Arc<[u32]>,
+}
+
+/// The agents that offer something: those that can answer, and those that can only say why not.
+#[derive(Debug, Default)]
+struct Members {
+    able: Vec<u32>,
+    unable: Vec<u32>,
 }
 
 /// One version of a model on one agent.
@@ -78,10 +86,11 @@ pub(super) struct Route {
     pub(super) dialect: Dialect,
     /// Where its requests name their model, as far as it matters: only the body of one that several agents offer is looked at.
     pub(super) naming: Naming,
+    pub(super) gather: Gather,
     offered: Arc<[u32]>,
     /// The model's name as it stands in the path, decoded.
-    model: Option<String>,
-    version: Option<String>,
+    pub(super) model: Option<String>,
+    pub(super) version: Option<String>,
 }
 
 /// Which agent answers what.
@@ -101,7 +110,7 @@ impl RouteTable {
     ) -> Self {
         let mut table = Self::default();
         let mut places: HashMap<&str, usize> = HashMap::new();
-        let mut members: Vec<Vec<Vec<u32>>> = Vec::new();
+        let mut members: Vec<Vec<Members>> = Vec::new();
         let mut add = |manifest: &'a Manifest, agent: Option<u32>| {
             for endpoint in &manifest.endpoints {
                 let Ok(method) = Method::from_bytes(endpoint.method.as_bytes()) else { continue };
@@ -126,15 +135,18 @@ impl RouteTable {
                 let index = offers.iter().position(|offer| offer.method == method).unwrap_or_else(|| {
                     let (scope, dialect) = (endpoint.scope, endpoint.dialect);
                     let naming = endpoint.naming.clone();
-                    offers.push(Offer { method, scope, dialect, naming, agents: Arc::default() });
-                    members.push(Vec::new());
+                    let gather = endpoint.gather.clone();
+                    offers.push(Offer { method, scope, dialect, naming, gather, agents: Arc::default() });
+                    members.push(Members::default());
                     offers.len() - 1
                 });
                 offers[index].scope = offers[index].scope.max(endpoint.scope);
-                if let Some(agent) = agent
-                    && members[index].last() != Some(&agent)
-                {
-                    members[index].push(agent);
+                if let Some(agent) = agent {
+                    let members = &mut members[index];
+                    let fitting = if endpoint.able { &mut members.able } else { &mut members.unable };
+                    if fitting.last() != Some(&agent) {
+                        fitting.push(agent);
+                    }
                 }
             }
         };
@@ -158,7 +170,7 @@ impl RouteTable {
         }
         for (offers, members) in table.offers.iter_mut().zip(members) {
             for (offer, agents) in offers.iter_mut().zip(members) {
-                offer.agents = agents.into();
+                offer.agents = if agents.able.is_empty() { agents.unable } else { agents.able }.into();
             }
         }
         live_models.values_mut().for_each(Known::settle);
@@ -194,6 +206,7 @@ impl RouteTable {
             scope: offer.scope,
             dialect: offer.dialect,
             naming: if offer.agents.len() > 1 { offer.naming.clone() } else { Naming::Path },
+            gather: offer.gather.clone(),
             offered: offer.agents.clone(),
             model: decode("model"),
             version: decode("version"),
@@ -317,6 +330,8 @@ mod tests {
             scope,
             dialect: Dialect::Oip,
             naming: Naming::Path,
+            gather: Gather::One,
+            able: true,
         };
         Manifest {
             agent: agent.parse().unwrap(),
@@ -408,6 +423,20 @@ mod tests {
         assert_eq!(status(&table, &Method::POST, "/v2/models/..%2f..%2fetc/infer").0, 404);
         let error = ask(&table, &Method::PUT, "/v2/models/digits/infer").unwrap_err();
         assert_eq!((error.status().as_u16(), error.allow.as_deref()), (405, Some("POST")));
+    }
+
+    #[test]
+    fn who_cannot_answer_is_asked_only_where_nobody_can() {
+        let mut agents = [manifest("one", &[]), manifest("two", &[]), manifest("three", &[])];
+        let photo = |able| Endpoint { path: "/photo".into(), able, ..manifest("x", &[]).endpoints[0].clone() };
+        for (agent, able) in agents.iter_mut().zip([false, true, false]) {
+            agent.endpoints.push(photo(able));
+        }
+        let table = RouteTable::build(&agents, []);
+        assert_eq!(ask(&table, &Method::GET, "/photo").unwrap(), [1]);
+        agents[1].endpoints.pop();
+        let table = RouteTable::build(&agents, []);
+        assert_eq!(ask(&table, &Method::GET, "/photo").unwrap(), [0, 2]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adit_certs::{Bundle, agent_tunnel};
 use adit_common::manifest::{
-    Dialect, Endpoint, Load, MANIFEST_PATH, Manifest, Model, ModelState, Naming, Report, Scope,
+    Dialect, Endpoint, Gather, Load, MANIFEST_PATH, Manifest, Model, ModelState, Naming, Report, Scope,
 };
 use adit_common::tunnel::{
     ResetCode, Session, SessionLimits, TransportOptions, TunnelBody, TunnelError, UDP_BUFFER, agent_config,
@@ -68,6 +68,8 @@ pub(crate) fn manifest(id: &str, models: &[(&str, ModelState)]) -> Manifest {
         scope,
         dialect: Dialect::Oip,
         naming: Naming::Path,
+        gather: Gather::One,
+        able: true,
     };
     let model = |(name, state): &(&str, ModelState)| Model {
         name: name.parse().unwrap(),

@@ -24,7 +24,7 @@ async fn a_drain_answers_what_was_accepted_and_tells_the_agents_first() {
         }
     });
     let agent = house.agent("one", does).await;
-    let (addresses, key) = (house.relay.addresses(), house.key.clone());
+    let (addresses, key) = (house.relay.addresses().clone(), house.key.clone());
     let mut clients = [house.client(Version::Http1).await, house.client(Version::Http2).await];
     let mut idle = house.client(Version::Http1).await;
     let asks = clients.iter_mut().map(|client| client.ask(request(Method::POST, INFER, Some(&key), full("x"))));

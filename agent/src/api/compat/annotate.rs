@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::{Value, json};
 
-use super::super::paths::Paths;
+use super::super::paths::{Need, Paths};
 use super::super::reply::{Refusal, bytes, json, refusal_as, timed};
 use super::super::router::{Api, arrived, deadline};
 use super::boxes;
@@ -51,7 +51,7 @@ const BROKEN: &str = "Internal Server Error. TF-Serving corrupted or Switched OF
 
 /// What may be asked in this dialect.
 pub(crate) fn paths() -> Paths {
-    Paths::of(Dialect::Annotated).post("/request", request)
+    Paths::of(Dialect::Annotated).post("/request", request).needing(Need::Detector)
 }
 
 /// The body, as it is written.

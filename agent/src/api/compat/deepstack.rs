@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use adit_common::id::ModelName;
-use adit_common::manifest::Dialect;
+use adit_common::manifest::{Dialect, Gather};
 use adit_common::timing::Stage;
 use adit_vision::{Detection, Labels};
 use axum::body::Body;
@@ -16,7 +16,7 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
-use super::super::paths::Paths;
+use super::super::paths::{Need, Paths};
 use super::super::reply::{Refusal, json, refusal_as, timed};
 use super::super::router::Api;
 use super::boxes::{self, Sight, sight};
@@ -34,11 +34,16 @@ const CONFIDENCE: f32 = 0.4;
 pub(crate) fn paths() -> Paths {
     Paths::of(Dialect::Deepstack)
         .post("/v1/vision/detection", detection)
+        .needing(Need::Detector)
         .post("/v1/vision/custom/list", names)
+        .gathered(Gather::Union)
         .post("/v1/vision/custom/{model}", custom)
         .post("/v1/vision/face", face)
+        .needing(Need::Detector)
         .post("/v1/vision/scene", scene)
+        .needing(Need::Classifier)
         .post("/v1/vision/listmodels", models)
+        .gathered(Gather::Union)
 }
 
 /// Why there is no answer, as the originals say it.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use adit_common::id::ModelName;
-use adit_common::manifest::{Dialect, Naming};
+use adit_common::manifest::{Dialect, Gather, Naming};
 use adit_common::timing::Stage;
 use adit_picture::Format;
 use adit_vision::Detection;
@@ -37,12 +37,15 @@ pub(crate) fn paths() -> Paths {
     let model = || Naming::Form("model".into());
     Paths::of(Dialect::Boxes)
         .get("/load", load_all)
+        .gathered(Gather::Union)
         .post("/detect", detect)
         .named(model())
         .post("/get_labels", label_ids)
         .named(model())
         .get("/models", models)
+        .gathered(Gather::Union)
         .get("/models/{model}/load", load)
+        .gathered(Gather::Every)
         .get("/models/{model}/labels", labels)
         .get("/models/{model}/config", config)
         .post("/models/{model}/predict", predict)

@@ -9,6 +9,7 @@ pub(super) mod deepstack;
 pub(super) mod detect;
 mod few;
 mod form;
+pub(super) mod frames;
 pub(super) mod photo;
 pub(super) mod predictions;
 mod uuid;

@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use super::super::paths::Paths;
+use super::super::paths::{Need, Paths};
 use super::super::reply::{Refusal, bytes, json, refusal, timed};
 use super::super::router::{Api, Origin, arrived, deadline, text};
 use crate::error::InferError;
@@ -23,7 +23,7 @@ use crate::serving::{Choice, Findings, InferRequest, InferResponse, Input, Prior
 
 /// What may be asked in this dialect.
 pub(crate) fn paths() -> Paths {
-    Paths::of(Dialect::Photo).get("/", greet).post("/photo", photo)
+    Paths::of(Dialect::Photo).get("/", greet).post("/photo", photo).needing(Need::Classifier)
 }
 
 /// `GET /`

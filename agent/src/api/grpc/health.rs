@@ -6,8 +6,8 @@ use std::sync::Arc;
 use adit_common::manifest::Dialect;
 use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
-use futures_util::Stream;
-use futures_util::stream::unfold;
+use futures_util::stream::{once, pending, unfold};
+use futures_util::{Stream, StreamExt as _};
 use http::Response as HttpResponse;
 use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
@@ -17,7 +17,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use super::super::paths::Paths;
 use super::super::router::Api;
 use super::call::serve;
-use crate::serving::{Catalogue, Serving};
+use crate::serving::Catalogue;
 
 /// The services that can be asked for by name; the empty name is the agent as a whole.
 const SERVICES: [&str; 2] = ["", "inference.GRPCInferenceService"];
@@ -28,11 +28,11 @@ pub(crate) fn paths() -> Paths {
 }
 
 async fn call(State(api): State<Arc<Api>>, request: HttpRequest) -> HttpResponse<Body> {
-    let service = HealthServer::new(Wellness(api.serving.clone()));
+    let service = HealthServer::new(Wellness(api.clone()));
     serve(&api, service, request).await
 }
 
-struct Wellness(Serving);
+struct Wellness(Arc<Api>);
 
 fn of(catalogue: &Catalogue) -> ServingStatus {
     if catalogue.is_settled() && catalogue.first_ready().is_some() {
@@ -54,7 +54,7 @@ impl Health for Wellness {
         if !SERVICES.contains(&request.get_ref().service.as_str()) {
             return Err(Status::not_found("there is no such service"));
         }
-        Ok(Response::new(answer(of(&self.0.catalogue()))))
+        Ok(Response::new(answer(of(&self.0.serving.catalogue()))))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -64,10 +64,10 @@ impl Health for Wellness {
             // As the protocol wants it: not an error, for the service may come.
             let mut unknown = HealthCheckResponse::default();
             unknown.set_status(tonic_health::pb::health_check_response::ServingStatus::ServiceUnknown);
-            let one = futures_util::stream::once(async move { Ok(unknown) });
-            return Ok(Response::new(Box::pin(futures_util::StreamExt::chain(one, futures_util::stream::pending()))));
+            let one = once(async move { Ok(unknown) });
+            return Ok(Response::new(Box::pin(one.chain(pending()).take_until(self.0.leaving()))));
         }
-        let statuses = unfold((self.0.watch(), None), |(mut catalogue, said)| async move {
+        let statuses = unfold((self.0.serving.watch(), None), |(mut catalogue, said)| async move {
             loop {
                 let now = of(&catalogue.borrow_and_update());
                 if said != Some(now) {
@@ -76,6 +76,6 @@ impl Health for Wellness {
                 catalogue.changed().await.ok()?;
             }
         });
-        Ok(Response::new(Box::pin(statuses)))
+        Ok(Response::new(Box::pin(statuses.take_until(self.0.leaving()))))
     }
 }

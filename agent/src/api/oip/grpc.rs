@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use adit_common::deadline::Deadline;
 use adit_common::id::{ModelName, Version};
-use adit_common::manifest::{Dialect, ModelState, Naming};
+use adit_common::manifest::{Dialect, Gather, ModelState, Naming};
 use adit_common::timing::{Stage, Stopwatch};
 use adit_proto::inference as proto;
 use axum::body::Body;
@@ -36,7 +36,7 @@ const AT_ONCE: usize = 16;
 /// Methods whose first field is the model's name.
 const OF_A_MODEL: [&str; 3] = ["ModelReady", "ModelMetadata", "ModelInfer"];
 
-const OF_THE_SERVER: [&str; 4] = ["ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex"];
+const OF_THE_SERVER: [&str; 3] = ["ServerLive", "ServerReady", "ServerMetadata"];
 
 /// What the API has and an agent has not: it answers why.
 const ABSENT: [&str; 6] = [
@@ -59,8 +59,9 @@ pub(crate) fn paths() -> Paths {
         paths = paths.post(&path(method), call);
     }
     for method in ["RepositoryModelUnload", "RepositoryModelLoad"] {
-        paths = paths.post(&path(method), call).named(Naming::Protobuf(vec![2])).controls();
+        paths = paths.post(&path(method), call).named(Naming::Protobuf(vec![2])).controls().gathered(Gather::Every);
     }
+    paths = paths.post(&path("RepositoryIndex"), call).gathered(Gather::Messages);
     paths.post(&path("ModelStreamInfer"), stream).named(Naming::Protobuf(vec![1]))
 }
 
@@ -199,7 +200,8 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<Self::ModelStreamInferStream> {
         let (_, extensions, messages) = request.into_parts();
         let (api, deadline) = (self.api.clone(), deadline(&extensions));
-        let answers = messages.map(move |message| {
+        // Whoever leaves takes no more of it, and answers what it has.
+        let answers = messages.take_until(api.leaving()).map(move |message| {
             let api = api.clone();
             async move {
                 let message = message?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use adit_common::deadline::Deadline;
 use adit_common::id::{ModelName, Version};
-use adit_common::manifest::{Dialect, ModelState};
+use adit_common::manifest::{Dialect, Gather, ModelState};
 use adit_common::oip::{
     Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, ModelMetadata, Parameters,
     ServerMetadata, TensorMetadata, header_length,
@@ -58,10 +58,13 @@ pub(crate) fn paths() -> Paths {
         .get("/v2/health/live", live)
         .get("/v2/health/ready", ready)
         .post("/v2/repository/index", index)
+        .gathered(Gather::Rows { at: String::new(), key: vec!["name".to_owned(), "version".to_owned()] })
         .post("/v2/repository/models/{model}/unload", unload)
         .controls()
+        .gathered(Gather::Every)
         .post("/v2/repository/models/{model}/load", load)
-        .controls();
+        .controls()
+        .gathered(Gather::Every);
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
         paths = paths
             .get(model, self::model)
