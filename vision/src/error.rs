@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use adit_picture::ImageError;
 
+use crate::precision::Precision;
 use crate::shape::ImageShape;
 
 /// Why a network could not be built, run or trained.
@@ -38,6 +39,14 @@ pub enum VisionError {
         name: String,
         /// Why not.
         reason: String,
+    },
+    /// The device, or the network, cannot be computed in a type.
+    #[error("`{precision}` cannot be computed in: {reason}")]
+    Precision {
+        /// The type.
+        precision: Precision,
+        /// Why not.
+        reason: &'static str,
     },
     /// A file could not be read.
     #[error("cannot read {}", .path.display())]

@@ -3,10 +3,11 @@
 //! Why a list: it can be walked ([`Graph::steps`]) by whoever wants to compile it, run layer by layer with a question
 //! between the layers, and checked when it is built: every shape is known before the first image comes.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::VisionError;
 use crate::layers::Layer;
+use crate::precision::Precision;
 use crate::shape::ImageShape;
 use crate::stop::Stop;
 
@@ -37,6 +38,7 @@ pub struct Graph {
     last_reads: Vec<Vec<Value>>,
     outputs: Vec<Value>,
     device: Device,
+    precision: Precision,
 }
 
 impl Graph {
@@ -48,7 +50,7 @@ impl Graph {
                 last_reads[step].push(value);
             }
         }
-        Self { steps, shapes, last_reads, outputs, device }
+        Self { steps, shapes, last_reads, outputs, device, precision: Precision::F32 }
     }
 
     /// The steps, in order.
@@ -87,6 +89,17 @@ impl Graph {
         &self.device
     }
 
+    /// The same graph with its weights in another type, which is then that of everything between input and outputs: those stay
+    /// f32. Fails where the device cannot compute in it.
+    pub fn in_precision(mut self, precision: Precision) -> Result<Self, VisionError> {
+        precision.check(&self.device)?;
+        for step in &mut self.steps {
+            step.layer = step.layer.to_dtype(precision.dtype())?;
+        }
+        self.precision = precision;
+        Ok(self)
+    }
+
     /// Runs the graph on `[N, C, H, W]` f32; `stop` is asked before each step. The output of a graph that ends in a
     /// [`Layer::Linear`] is `[N, outputs]`, else `[N, C, H, W]`. Of several outputs it gives the last one.
     pub fn run(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Tensor, VisionError> {
@@ -97,7 +110,7 @@ impl Graph {
     pub fn run_all(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Vec<Tensor>, VisionError> {
         check_batch(self.input(), input)?;
         let mut values: Vec<Option<Tensor>> = vec![None; self.shapes.len()];
-        values[0] = Some(input.to_device(&self.device)?);
+        values[0] = Some(input.to_device(&self.device)?.to_dtype(self.precision.dtype())?);
         for (step, last_reads) in self.steps.iter().zip(&self.last_reads) {
             stop.check()?;
             let inputs: Vec<&Tensor> = step.inputs.iter().filter_map(|value| values[value.0].as_ref()).collect();
@@ -107,7 +120,10 @@ impl Graph {
             }
             values[step.output.0] = Some(output);
         }
-        let output = |value: &Value| values[value.0].clone().ok_or_else(|| broken("graph", "it lacks an output"));
+        let output = |value: &Value| {
+            let output = values[value.0].as_ref().ok_or_else(|| broken("graph", "it lacks an output"))?;
+            Ok(output.to_dtype(DType::F32)?)
+        };
         self.outputs.iter().map(output).collect()
     }
 
@@ -119,7 +135,7 @@ impl Graph {
         let [input] = self.steps[place].inputs[..] else { return Err(broken(name, "it reads several values")) };
         // A step makes the value after its own place: the input is the first.
         let (steps, shapes) = (self.steps[..place].to_vec(), self.shapes[..=place].to_vec());
-        Ok(Self::new(steps, shapes, vec![input], self.device.clone()))
+        Ok(Self { precision: self.precision, ..Self::new(steps, shapes, vec![input], self.device.clone()) })
     }
 }
 

@@ -3,9 +3,9 @@
 //! Why structs and not closures: a planner can walk them, fold a norm into the convolution before it, fuse the
 //! activation after it and choose kernels. What runs them one by one through candle is [`crate::graph`].
 //!
-//! All feature maps are NCHW, f32.
+//! All feature maps are NCHW, of the type of the weights: f32 unless [`crate::Precision`] says otherwise.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Tensor};
 
 use crate::depthwise;
 use crate::elementwise::{self, serves};
@@ -207,7 +207,7 @@ impl Layer {
             (Self::MaxPool(window), [input]) => max_pool(input, window),
             (Self::Upsample, [input]) => upsample(input),
             (Self::Focus, [input]) => focus(input),
-            (Self::GlobalAveragePool, [input]) => Ok(input.mean_keepdim((D::Minus2, D::Minus1))?),
+            (Self::GlobalAveragePool, [input]) => global_average_pool(input),
             (Self::Add, [left, right]) if serves(left) && serves(right) => elementwise::add(left, right),
             (Self::Add, [left, right]) => Ok(left.add(right)?),
             (Self::Concat, _) => Ok(Tensor::cat(inputs, 1)?),
@@ -216,6 +216,30 @@ impl Layer {
                 reason: format!("it does not take {} inputs", inputs.len()),
             }),
         }
+    }
+
+    /// The same layer with its weights in another type.
+    pub(crate) fn to_dtype(&self, dtype: DType) -> Result<Self, VisionError> {
+        Ok(match self {
+            Self::Convolution(layer) => Self::Convolution(Convolution {
+                weight: layer.weight.to_dtype(dtype)?,
+                bias: layer.bias.as_ref().map(|bias| bias.to_dtype(dtype)).transpose()?,
+                ..*layer
+            }),
+            Self::Linear(layer) => {
+                Self::Linear(Linear { weight: layer.weight.to_dtype(dtype)?, bias: layer.bias.to_dtype(dtype)? })
+            }
+            Self::Norm(layer) => {
+                Self::Norm(Norm { scale: layer.scale.to_dtype(dtype)?, shift: layer.shift.to_dtype(dtype)? })
+            }
+            Self::Activation(_)
+            | Self::MaxPool(_)
+            | Self::Upsample
+            | Self::Focus
+            | Self::GlobalAveragePool
+            | Self::Add
+            | Self::Concat => self.clone(),
+        })
     }
 
     /// What kind of layer this is, in one word.
@@ -244,7 +268,8 @@ impl Convolution {
 
     fn run(&self, input: &Tensor) -> Result<Tensor, VisionError> {
         let Self { weight, window, groups, dilation, .. } = self;
-        let output = if self.is_depthwise() && *dilation == 1 && input.device().is_cpu() {
+        let output = if self.is_depthwise() && *dilation == 1 && input.device().is_cpu() && input.dtype() == DType::F32
+        {
             depthwise::convolve(input, weight, window)?
         } else if weight.is_variable() && *groups == 1 && *dilation == 1 {
             unfold::convolve(input, weight, window)?
@@ -312,6 +337,12 @@ fn focus(input: &Tensor) -> Result<Tensor, VisionError> {
     let squares = input.reshape(&[batch, channels, height / 2, 2, width / 2, 2][..])?;
     // The column inside of a square first, then its row, then the channel.
     Ok(squares.permute(&[0, 5, 3, 1, 2, 4][..])?.reshape((batch, 4 * channels, height / 2, width / 2))?)
+}
+
+fn global_average_pool(input: &Tensor) -> Result<Tensor, VisionError> {
+    // A sum of hundreds of halves would lose its last bits, or leave their range.
+    let mean = input.to_dtype(DType::F32)?.mean_keepdim((D::Minus2, D::Minus1))?;
+    Ok(mean.to_dtype(input.dtype())?)
 }
 
 fn max_pool(input: &Tensor, window: &Window) -> Result<Tensor, VisionError> {

@@ -2,11 +2,12 @@
 
 use std::fmt::Debug;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::boxes::Candidates;
 use crate::error::VisionError;
 use crate::graph::Graph;
+use crate::precision::Precision;
 use crate::shape::ImageShape;
 use crate::stop::Stop;
 
@@ -19,7 +20,8 @@ pub trait Network: Send + Sync + Debug {
     fn classes(&self) -> usize;
 
     /// Runs a batch: `[N, C, H, W]` f32, N > 0, prepared as the network was trained. `stop` is asked between layers;
-    /// when it answers true the result is [`VisionError::Stopped`].
+    /// when it answers true the result is [`VisionError::Stopped`]. What it gives is there: a GPU has come to the end of the
+    /// pass, and tensors lie in the processor's memory.
     fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError>;
 }
 
@@ -89,6 +91,11 @@ impl Classifier {
         Ok(Self { graph })
     }
 
+    /// As [`Graph::in_precision`].
+    pub fn in_precision(self, precision: Precision) -> Result<Self, VisionError> {
+        Ok(Self { graph: self.graph.in_precision(precision)? })
+    }
+
     /// The layers, for whoever wants to walk or compile them.
     #[must_use]
     pub fn graph(&self) -> &Graph {
@@ -111,7 +118,8 @@ impl Network for Classifier {
     }
 
     fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError> {
-        self.logits(input, stop).map(Heads::Classes)
+        // Fetching it waits for the GPU; on the processor it is there.
+        Ok(Heads::Classes(self.logits(input, stop)?.to_device(&Device::Cpu)?))
     }
 }
 
@@ -148,6 +156,11 @@ pub struct Detector {
 impl Detector {
     pub(crate) fn new(graph: Graph, decoder: Decoder) -> Self {
         Self { graph, decoder }
+    }
+
+    /// As [`Graph::in_precision`].
+    pub fn in_precision(self, precision: Precision) -> Result<Self, VisionError> {
+        Ok(Self { graph: self.graph.in_precision(precision)?, ..self })
     }
 
     /// The layers, for whoever wants to walk or compile them.
@@ -193,8 +206,6 @@ impl Network for Detector {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     #[test]

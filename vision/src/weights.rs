@@ -77,8 +77,7 @@ impl Weights {
         Self { origin: origin.into(), tensors: Tensors::Made(Box::new(maker)) }
     }
 
-    /// Bytes that all tensors take once they are f32, as every network holds them; 0 where that is not known before a tensor
-    /// is asked for.
+    /// Bytes that all tensors take as f32; 0 where that is not known before a tensor is asked for.
     pub fn size(&self) -> usize {
         let elements: usize = match &self.tensors {
             Tensors::File { metadata, .. } => {

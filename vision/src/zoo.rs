@@ -10,6 +10,7 @@ use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
 use crate::networks::borrowed::{self, Borrowed};
 use crate::networks::{googlenet_bn, lenet, mobilenet, resnet, squeezenet, ultraface, vgg, yolox};
+use crate::precision::Precision;
 use crate::weights::Weights;
 
 /// A network without weights: which layers, in which order.
@@ -154,6 +155,26 @@ impl Architecture {
             (Self::Borrowed(borrowed), _) => borrowed.build(weights, device)?,
             (_, Some(_)) => Box::new(self.detector(weights, device)?),
             (_, None) => Box::new(self.classifier(weights, device)?),
+        })
+    }
+
+    /// As [`Self::build`], but computing in this type. Fails where the device cannot, and for a borrowed network in any type but
+    /// f32.
+    pub fn build_in(
+        self,
+        precision: Precision,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Box<dyn Network>, VisionError> {
+        precision.check(device)?;
+        Ok(match (precision, self) {
+            (Precision::F32, _) => self.build(weights, device)?,
+            (_, Self::Borrowed(_)) => {
+                let reason = "networks of candle-transformers compute in f32 only";
+                return Err(VisionError::Precision { precision, reason });
+            }
+            _ if self.is_detector() => Box::new(self.detector(weights, device)?.in_precision(precision)?),
+            _ => Box::new(self.classifier(weights, device)?.in_precision(precision)?),
         })
     }
 

@@ -90,7 +90,8 @@ impl Network for Adapter {
                 Tensor::cat(&rows.collect::<Result<Vec<_>, _>>()?, 0)?
             }
         };
-        Ok(Heads::Classes(logits))
+        // Fetching it waits for the GPU; on the processor it is there.
+        Ok(Heads::Classes(logits.to_device(&Device::Cpu)?))
     }
 }
 
