@@ -48,6 +48,9 @@ pub enum VisionError {
         /// Why not.
         reason: &'static str,
     },
+    /// A network was to be warmed at no batch size.
+    #[error("there is no batch size to warm a network at")]
+    NoSizes,
     /// A file could not be read.
     #[error("cannot read {}", .path.display())]
     Read {

@@ -22,6 +22,7 @@ mod layers;
 mod network;
 mod networks;
 mod output;
+mod padded;
 mod precision;
 mod shape;
 mod stop;
@@ -41,6 +42,7 @@ pub use crate::layers::{Activation, Convolution, Form, Layer, Linear, Norm, Padd
 pub use crate::network::{Classifier, Detector, Heads, Network, join};
 pub use crate::networks::borrowed::Borrowed;
 pub use crate::output::{Detection, Labels, Prediction, candidates, detections, probabilities, top};
+pub use crate::padded::Padded;
 pub use crate::precision::Precision;
 pub use crate::shape::ImageShape;
 pub use crate::stop::Stop;
