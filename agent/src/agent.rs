@@ -16,7 +16,7 @@ use crate::api::{Api, Listener, admin, endpoints, router};
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::metrics::Metrics;
-use crate::serving::{Catalogue, Defaults, Limits, Repository, Serving};
+use crate::serving::{Catalogue, Defaults, Devices, Limits, Repository, Serving};
 use crate::tunnel::{Dialer, Reports, Service, Socket};
 
 /// What an agent without relays is called: it needs no certificate, and nobody but a person reads the name.
@@ -83,7 +83,12 @@ impl Agent {
             house.spawn("admin", listener.run(router, house.clone()));
         }
 
-        let describe = Describe { id: id.clone(), queue: config.serving.queue, metrics: metrics.clone() };
+        let describe = Describe {
+            id: id.clone(),
+            queue: config.serving.queue,
+            devices: repository.devices().clone(),
+            metrics: metrics.clone(),
+        };
         let manifest = Arc::new(watch::Sender::new(describe.manifest(&serving.catalogue(), false)));
         house.spawn("manifest", describe.run(serving.watch(), manifest.clone(), scope.clone(), house.clone()));
         house.spawn("models", keep(repository.clone(), house.clone()));
@@ -259,6 +264,7 @@ fn host_name(id: &AgentId) -> String {
 struct Describe {
     id: AgentId,
     queue: usize,
+    devices: Arc<Devices>,
     metrics: Arc<Metrics>,
 }
 
@@ -297,7 +303,7 @@ impl Describe {
             draining,
             models,
             endpoints: endpoints(catalogue),
-            devices: vec![crate::serving::DEVICE.to_owned()],
+            devices: self.devices.names(),
             // Each model runs one and queues the rest.
             capacity: u32::try_from((self.queue + 1) * ready).unwrap_or(u32::MAX),
         }

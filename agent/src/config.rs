@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use adit_common::daemon::LogFormat;
 use adit_common::id::ModelName;
+use adit_vision::DeviceChoice;
 use serde::Deserialize;
 
 /// The whole file.
@@ -129,6 +130,9 @@ pub struct ServingConfig {
     /// The folder of models: `<models>/<model>/model.toml` and `<models>/<model>/<version>/model.safetensors`. Without one,
     /// the agent serves the digits model that is part of the program.
     pub models: Option<PathBuf>,
+    /// What networks compute on: `auto` is the first GPU where one works and the processor otherwise, `cpu`, or `cuda:N`, without
+    /// which the agent does not start. GPUs need a program that was built for them, see docs/cuda.md.
+    pub device: DeviceChoice,
     /// How often the folder is looked at for new versions and changed descriptions; 0 is only when a model is loaded on request.
     /// 1 s: nobody waits longer for a version, and a look at a hundred models takes milliseconds.
     #[serde(with = "adit_common::daemon::humane_duration")]
@@ -206,6 +210,7 @@ impl Default for ServingConfig {
     fn default() -> Self {
         Self {
             models: None,
+            device: DeviceChoice::Auto,
             watch: Duration::from_secs(1),
             memory: None,
             embedded: None,
@@ -261,7 +266,7 @@ mod tests {
                 && config.relays[0].name.is_some()
         );
         let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
-        assert_eq!(keys, 28, "a key was added here or there only");
+        assert_eq!(keys, 29, "a key was added here or there only");
     }
 
     #[test]
@@ -280,6 +285,15 @@ mod tests {
         assert_eq!(name("192.0.2.7:4433"), "192.0.2.7");
         let given = RelayConfig { address: "192.0.2.7:4433".into(), name: Some("relay".into()) };
         assert_eq!(given.server_name(), "relay");
+    }
+
+    #[test]
+    fn a_device_is_one_of_three() {
+        let device = |text: &str| parse::<Config>("agent.toml", &format!("[serving]\ndevice = \"{text}\"\n"));
+        assert_eq!(device("cuda:2").unwrap().serving.device, DeviceChoice::Cuda(2));
+        let error = device("gpu").unwrap_err().to_string();
+        let told = "agent.toml:2:10: unknown device `gpu`: it is `auto`, `cpu` or `cuda:N` with a number from 0";
+        assert!(error.starts_with(told), "{error}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use adit_certs::CertsError;
 use adit_common::id::{ModelName, Version, VersionLabel};
 use adit_common::tunnel::TunnelError;
+use adit_vision::{DeviceFault, VisionError};
 
 /// Why an inference gave no answer. The text may be shown to the caller.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -139,6 +140,9 @@ pub enum AgentError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A GPU that was asked for is not to be had.
+    #[error(transparent)]
+    Device(VisionError),
     /// The folder of models cannot be read.
     #[error("cannot read the models folder {}", path.display())]
     Models {
@@ -147,4 +151,15 @@ pub enum AgentError {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+impl AgentError {
+    /// A device could not be opened. What the program or the machine lacks is there at no other start, until somebody mends it;
+    /// a GPU may be, which the driver finds late.
+    pub(crate) fn device(error: VisionError) -> Self {
+        match error {
+            VisionError::Device { reason: DeviceFault::NoGpu | DeviceFault::Other(_), .. } => Self::Device(error),
+            error => Self::Config(error.to_string()),
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use adit_agent::config::Config;
+use adit_vision::DeviceChoice;
 use clap::{Args, Parser, Subcommand};
 
 mod command;
@@ -89,6 +90,9 @@ Examples:
         /// How many classes a classifier prints for each image
         #[arg(long, default_value_t = 5)]
         top: usize,
+        /// What models compute on whose model.toml does not say: auto, cpu or cuda:N
+        #[arg(long)]
+        device: Option<DeviceChoice>,
         /// Image files
         #[arg(required = true)]
         images: Vec<PathBuf>,
@@ -160,9 +164,10 @@ fn main() -> ExitCode {
         }),
         Command::List { place, json } => with(place.settings(), |config| command::list(&config.serving, json)),
         Command::Bench { place, asked } => with(place.settings(), |config| command::bench(&asked, &config.serving)),
-        Command::Infer { settings, model, top, images } => {
-            with(settings, |config| command::infer(config, model.as_deref(), top, &images))
-        }
+        Command::Infer { settings, model, top, device, images } => with(settings, |mut config| {
+            config.serving.device = device.unwrap_or(config.serving.device);
+            command::infer(config, model.as_deref(), top, &images)
+        }),
         Command::Draw { digit } => command::draw(digit),
         Command::Train(what) => command::train(what),
     };

@@ -12,6 +12,33 @@ use adit_picture::ImageError;
 use crate::precision::Precision;
 use crate::shape::ImageShape;
 
+/// Why a GPU is not to be had; the text says what would mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceFault {
+    /// The feature is missing.
+    #[error("this program was built without the feature `cuda`: build it with cuda/build")]
+    NotBuilt,
+    /// The driver's library is missing.
+    #[error("there is no NVIDIA driver (libcuda.so.1): install one of CUDA 13, 580 or newer")]
+    NoDriver,
+    /// The driver knows no GPU of this number.
+    #[error("the driver knows no such GPU: look with nvidia-smi -L, and at CUDA_VISIBLE_DEVICES")]
+    NoGpu,
+    /// The driver is older than the program's kernels.
+    #[error("the NVIDIA driver is too old: install one of CUDA 13, 580 or newer")]
+    OldDriver,
+    /// The kernels are for other GPUs.
+    #[error("this program was built for other GPUs: build it with cuda/build --capability and this one's number")]
+    OtherGpu,
+    /// A library of CUDA's is missing.
+    #[error("{0} does not start: are the libraries of CUDA 13 there, and is LD_LIBRARY_PATH their folder?")]
+    NoLibrary(&'static str),
+    /// Something else; the first line of what was said.
+    #[error("{0}")]
+    Other(String),
+}
+
 /// Why a network could not be built, run or trained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -32,13 +59,16 @@ pub enum VisionError {
         /// All known names, separated by commas; those of a borrowed family in one piece, `mit_{b0, b1}`.
         known: String,
     },
-    /// No such device, or it is not compiled in.
-    #[error("device `{name}` is not available: {reason}")]
+    /// No device is called so.
+    #[error("unknown device `{0}`: it is `auto`, `cpu` or `cuda:N` with a number from 0")]
+    UnknownDevice(String),
+    /// A device is not to be had.
+    #[error("device `{name}` is not to be had: {reason}")]
     Device {
         /// The device that was asked for.
         name: String,
         /// Why not.
-        reason: String,
+        reason: DeviceFault,
     },
     /// The device, or the network, cannot be computed in a type.
     #[error("`{precision}` cannot be computed in: {reason}")]

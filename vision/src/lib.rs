@@ -3,8 +3,8 @@
 //! The walk of one picture: [`image::decode`] makes pixels of its bytes, [`image::prepare`] makes a network's input of
 //! the pixels, [`Network::forward`] makes [`Heads`] of a batch of inputs, [`probabilities`] and [`top`] make
 //! predictions of the heads; of a detector's heads, [`candidates`] and [`detections`] make boxes in the picture. A
-//! network comes from the zoo: an [`Architecture`] is built with [`Weights`] on a [`device()`], as a [`Graph`] of named
-//! layers that can be walked.
+//! network comes from the zoo: an [`Architecture`] is built with [`Weights`] on a device ([`DeviceChoice`]), as a [`Graph`]
+//! of named layers that can be walked.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -35,8 +35,8 @@ pub use candle_core::{Device, Tensor};
 
 pub use crate::boxes::{Candidates, DetectOptions};
 pub use crate::builder::GraphBuilder;
-pub use crate::device::device;
-pub use crate::error::VisionError;
+pub use crate::device::{Compute, DeviceChoice};
+pub use crate::error::{DeviceFault, VisionError};
 pub use crate::graph::{Graph, Step, Value};
 pub use crate::layers::{Activation, Convolution, Form, Layer, Linear, Norm, Padding, Window};
 pub use crate::network::{Classifier, Detector, Heads, Network, join};

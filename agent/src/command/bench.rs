@@ -7,9 +7,10 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use adit_agent::config::ServingConfig;
-use adit_agent::serving::{DEVICE, embedded};
+use adit_agent::serving::{Devices, embedded};
 use adit_agent::workbench::{Found, Measurement, Memory, Stages, find};
 use adit_common::id::{ModelName, Version};
+use adit_vision::DeviceChoice;
 use adit_vision::image::digit_picture;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
@@ -40,6 +41,9 @@ pub(crate) struct Bench {
     /// The picture to ask about; a drawn digit unless given
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// What it computes on, unless its model.toml says: auto, cpu or cuda:N
+    #[arg(long)]
+    device: Option<DeviceChoice>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -64,8 +68,9 @@ pub(crate) fn bench(asked: &Bench, serving: &ServingConfig) -> anyhow::Result<Ex
         Some(name) => name.clone(),
         None => ModelName::new(embedded::NAME)?,
     };
+    let devices = Devices::open(asked.device.unwrap_or(serving.device))?;
     // The built-in one is there to be measured even where a folder of models takes its place in serving.
-    let found = find(models, true, &name, asked.version).map_err(|reason| anyhow!(reason))?;
+    let found = find(models, true, &name, asked.version, &devices).map_err(|reason| anyhow!(reason))?;
     let time = Duration::from_secs_f64(asked.seconds);
     let bar = std::io::stderr().is_terminal().then(bar).transpose()?;
     let taken = Measurement::take(&found.opened, &image, &asked.batch, time, |part| {
@@ -118,8 +123,9 @@ impl Report<'_> {
         let Found { name, version, size, opened } = self.found;
         let (input, classes) = (opened.network.input(), opened.network.classes());
         let mut text = format!(
-            "{name} version {version}: {}, {input} in, {classes} classes, on {DEVICE} with {} cores\n",
+            "{name} version {version}: {}, {input} in, {classes} classes, on {} with {} cores\n",
             opened.architecture,
+            opened.device,
             Self::cores()
         );
         text.push_str(&match &self.asked.image {
@@ -179,7 +185,7 @@ impl Report<'_> {
             "architecture": opened.architecture.name(),
             "input": [input.channels, input.height, input.width],
             "classes": opened.network.classes(),
-            "device": DEVICE,
+            "device": &*opened.device,
             "cores": Self::cores(),
             "image_bytes": self.bytes,
             "seconds": self.asked.seconds,

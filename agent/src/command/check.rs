@@ -42,7 +42,9 @@ pub(crate) fn check(config: Config) -> anyhow::Result<ExitCode> {
                     }
                     Some(card) => {
                         let (platform, shape, classes) = (&card.platform, card.shape, card.labels.all().len());
-                        say(true, format!("model {name} version {version}: {platform}, {shape} in, {classes} classes"));
+                        let device = &card.device;
+                        let text = format!("{platform} on {device}, {shape} in, {classes} classes");
+                        say(true, format!("model {name} version {version}: {text}"));
                     }
                     None => say(false, format!("model {name} version {version}: {}", entry.reason)),
                 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use adit_agent::config::ServingConfig;
+use adit_agent::serving::Devices;
 use adit_agent::workbench::{State, Surveyed, survey};
 use anyhow::Context as _;
 use serde_json::json;
@@ -13,7 +14,8 @@ use super::table::{megabytes, table};
 pub(crate) fn list(serving: &ServingConfig, as_json: bool) -> anyhow::Result<ExitCode> {
     let models = serving.models.as_deref();
     let embedded = serving.embedded.unwrap_or(models.is_none());
-    let found = survey(models, embedded).with_context(|| match models {
+    let devices = Devices::open(serving.device)?;
+    let found = survey(models, embedded, &devices).with_context(|| match models {
         Some(models) => format!("cannot read the models folder {}", models.display()),
         None => "cannot look through the models".to_owned(),
     })?;

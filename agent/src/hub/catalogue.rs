@@ -127,7 +127,7 @@ impl Catalogue {
 mod tests {
     use std::collections::BTreeSet;
 
-    use adit_vision::{Labels, Weights, device};
+    use adit_vision::{Device, Labels, Weights};
 
     use super::*;
 
@@ -140,7 +140,7 @@ mod tests {
         for published in catalogue.all() {
             // Weights of the right shapes: what is wrong with the line otherwise shows.
             let zeros = Weights::made_by("zeros", |_, shape| Some(vec![0.0; shape.iter().product()]));
-            let network = published.architecture.build(&zeros, &device("cpu").unwrap()).unwrap();
+            let network = published.architecture.build(&zeros, &Device::Cpu).unwrap();
             assert_eq!(network.input(), published.preprocess.shape(), "{}", published.name);
             let labels = Labels::parse(published.classes.text()).unwrap();
             labels.check(network.classes()).unwrap_or_else(|error| panic!("{}: {error}", published.name));

@@ -16,7 +16,7 @@ use super::download::{Progress, download};
 use super::failure::PullError;
 use super::publish::{Shelf, Texts};
 use super::settings::{Names, Settings};
-use crate::serving::{Kind, Spec};
+use crate::serving::{Devices, Kind, Spec};
 use crate::workbench::Opened;
 
 /// A `config.json` with the names of 20,000 classes is below 2 MB.
@@ -183,8 +183,9 @@ pub async fn pull(
     };
     let mut chosen = Chosen::default();
     let weights = Weights::read(&part).map_err(|error| unfit(&error))?;
-    let opened =
-        Opened::assemble(&spec, &weights, |classes| chosen.choose(&spec, text.is_some(), wanted, names, classes));
+    let opened = Opened::assemble(&spec, &weights, &Devices::cpu(), |classes| {
+        chosen.choose(&spec, text.is_some(), wanted, names, classes)
+    });
     let opened = opened.map_err(PullError::Unfit)?;
     drop(weights);
 

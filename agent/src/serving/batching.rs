@@ -12,7 +12,8 @@ pub struct Batching {
     pub max_batch: usize,
     /// How long a request may wait for company while a worker is free. 0, the default: a lone request never waits.
     pub max_delay: Duration,
-    /// Workers, each a thread that runs a batch of its own; they share the weights. 0, the default, is one a core.
+    /// Workers, each a thread that runs a batch of its own; they share the weights. 0, the default, is one a core, and
+    /// one alone on a GPU.
     pub instances: usize,
 }
 

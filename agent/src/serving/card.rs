@@ -20,6 +20,8 @@ pub struct Card {
     pub shape: ImageShape,
     /// Whether it finds objects and their places; a model that does not tells classes of whole images.
     pub detects: bool,
+    /// What its network computes on: `cpu` or `cuda:N`.
+    pub device: Arc<str>,
     /// What its weights take in memory while it is loaded.
     pub bytes: u64,
 }

@@ -29,11 +29,26 @@ const GRACE: Duration = Duration::from_secs(10);
 
 const FAULT: &str = "its network hangs, and hung again in the workers that replaced the first";
 
+/// A network that is ready to be run.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// The layers and their weights.
+    pub(super) network: Arc<dyn Network>,
+    /// What its weights take in memory, however many workers share them.
+    pub(super) weight_bytes: usize,
+    /// What it computes on: `cpu` or `cuda:N`.
+    pub(super) device: Arc<str>,
+}
+
+/// What the processor is called.
+pub(super) const CPU: &str = "cpu";
+
 /// A running network.
 #[derive(Debug)]
 pub(super) struct Engine {
     name: String,
     weight_bytes: usize,
+    device: Arc<str>,
     capacity: usize,
     shop: Shop,
     crew: Mutex<Crew>,
@@ -52,18 +67,18 @@ struct Crew {
 }
 
 impl Engine {
-    /// Starts the workers of a network whose weights take so many bytes, with a queue for `capacity` images. `name` is
-    /// `MODEL/VERSION`, for threads, counters and the log.
+    /// Starts the workers of a network, with a queue for `capacity` images. `name` is `MODEL/VERSION`, for threads, counters
+    /// and the log.
     pub(super) fn start(
         name: &str,
-        network: Arc<dyn Network>,
-        weight_bytes: usize,
+        loaded: Loaded,
         batching: &Batching,
         capacity: usize,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
         let meter = metrics.meter(name.split_once('/').map_or(name, |(model, _)| model));
-        let (options, threads) = resolve(batching, capacity);
+        let Loaded { network, weight_bytes, device } = loaded;
+        let (options, threads) = resolve(batching, capacity, &device);
         let queue = Arc::new(Queue::new(options));
         let hands = meter.hands();
         let shop = Shop { network, queue: queue.clone(), meter, metrics };
@@ -71,6 +86,7 @@ impl Engine {
         let engine = Self {
             name: name.to_owned(),
             weight_bytes,
+            device,
             capacity,
             shop,
             crew: Mutex::new(crew),
@@ -86,6 +102,11 @@ impl Engine {
     /// The layers and their weights.
     pub(super) fn network(&self) -> &dyn Network {
         &*self.shop.network
+    }
+
+    /// What it computes on: `cpu` or `cuda:N`.
+    pub(super) const fn device(&self) -> &Arc<str> {
+        &self.device
     }
 
     /// What its weights take in memory, however many workers share them.
@@ -157,7 +178,7 @@ impl Engine {
 
     /// Runs by other options from now on; what waits and what runs is not lost.
     pub(super) fn set_batching(&self, batching: &Batching) {
-        let (options, threads) = resolve(batching, self.capacity);
+        let (options, threads) = resolve(batching, self.capacity, &self.device);
         let mut crew = self.crew();
         if (crew.wanted, crew.threads) != (options.instances, threads) {
             (crew.wanted, crew.threads) = (options.instances, threads);
@@ -197,10 +218,11 @@ impl Drop for Engine {
 }
 
 /// What is to be done, and the threads of each worker: on a processor one worker a core and one thread each, unless fewer
-/// workers are wanted, who then share the cores.
-fn resolve(batching: &Batching, capacity: usize) -> (Options, usize) {
+/// workers are wanted, who then share the cores. On a GPU one worker: there company pays, not neighbours, who take turns.
+fn resolve(batching: &Batching, capacity: usize, device: &str) -> (Options, usize) {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let instances = if batching.instances == 0 { cores } else { batching.instances };
+    let usual = if device == CPU { cores } else { 1 };
+    let instances = if batching.instances == 0 { usual } else { batching.instances };
     let Batching { max_batch, max_delay, .. } = *batching;
     (Options { capacity, max_batch, max_delay, instances }, (cores / instances).max(1))
 }
@@ -223,7 +245,8 @@ mod tests {
 
     fn engine(batching: &Batching) -> (Engine, Arc<Metrics>) {
         let (network, metrics) = (StandIn { faults: true, ..StandIn::default() }, Arc::new(Metrics::new()));
-        let engine = Engine::start("still/1", Arc::new(network), 40, batching, 16, metrics.clone()).unwrap();
+        let loaded = Loaded { network: Arc::new(network), weight_bytes: 40, device: CPU.into() };
+        let engine = Engine::start("still/1", loaded, batching, 16, metrics.clone()).unwrap();
         (engine, metrics)
     }
 
@@ -247,14 +270,15 @@ mod tests {
     #[test]
     fn cores_are_shared_out_among_the_workers() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let of = |instances| {
-            let (options, threads) = resolve(&Batching { instances, ..Batching::default() }, 7);
+        let of = |instances, device| {
+            let (options, threads) = resolve(&Batching { instances, ..Batching::default() }, 7, device);
             assert_eq!((options.capacity, options.max_batch), (7, 0));
             (options.instances, threads)
         };
-        assert_eq!(of(0), (cores, 1));
-        assert_eq!(of(1), (1, cores));
-        assert_eq!(of(2 * cores), (2 * cores, 1));
+        assert_eq!(of(0, CPU), (cores, 1));
+        assert_eq!((of(0, "cuda:1"), of(3, "cuda:1")), ((1, cores), (3, (cores / 3).max(1))));
+        assert_eq!(of(1, CPU), (1, cores));
+        assert_eq!(of(2 * cores, CPU), (2 * cores, 1));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tracing::Span;
 use super::catalogue::Catalogue;
 use super::control::Control;
 use super::job::{Job, Ran};
-use super::model::{DEVICE, Model, Prepared};
+use super::model::{Model, Prepared};
 use super::progress::{Left, Progress};
 use super::repository::Repository;
 use super::request::{InferRequest, InferResponse, Input};
@@ -174,7 +174,7 @@ impl Serving {
         let Ran { heads, begun, ended, batch } = answered.map_err(|lost| model.lost(lost))?;
         watch.lap_at(Stage::Queue, begun);
         watch.lap_at(Stage::Forward, ended);
-        watch.note(format!("{DEVICE} b={batch}"));
+        watch.note(format!("{} b={batch}", model.card().device));
 
         let findings = if model.is_detector() {
             // Thousands of places an image are looked through: too long for the runtime's threads.

@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::catalogue::Catalogue;
 use super::control::{Control, Order, Turn};
+use super::devices::Devices;
 use super::embedded;
 use super::eviction::{Room, room};
 use super::folder::{self, Fault, Found};
@@ -84,6 +85,7 @@ impl Keeper {
         config: &ServingConfig,
         catalogue: Arc<watch::Sender<Catalogue>>,
         control: Control,
+        devices: Arc<Devices>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, AgentError> {
         let embedded = if config.embedded.unwrap_or(config.models.is_none()) {
@@ -104,7 +106,7 @@ impl Keeper {
             deferred: BTreeSet::new(),
             replies: Vec::new(),
             readable: true,
-            loader: Loader::new(config.queue, metrics.clone())?,
+            loader: Loader::new(config.queue, devices, metrics.clone())?,
             catalogue,
             control,
             metrics,

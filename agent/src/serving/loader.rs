@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::devices::Devices;
 use super::engine::Engine;
 use super::model::{Model, network};
 use super::shelf::Plan;
@@ -24,26 +25,27 @@ const NICE: i32 = 10;
 pub(super) struct Loader {
     pool: ThreadPool,
     queue: usize,
+    devices: Arc<Devices>,
     metrics: Arc<Metrics>,
 }
 
 impl Loader {
     /// `queue` is how many images may wait for each model.
-    pub(super) fn new(queue: usize, metrics: Arc<Metrics>) -> Result<Self, AgentError> {
+    pub(super) fn new(queue: usize, devices: Arc<Devices>, metrics: Arc<Metrics>) -> Result<Self, AgentError> {
         let pool =
             ThreadPoolBuilder::new().num_threads(1).thread_name(|_| "loader".to_owned()).start_handler(|_| meek());
         let pool = pool.build().map_err(|error| AgentError::Config(format!("cannot start the loader: {error}")))?;
-        Ok(Self { pool, queue, metrics })
+        Ok(Self { pool, queue, devices, metrics })
     }
 
     /// Reads and warms a version. Takes seconds. An error is the reason why it is unavailable.
     pub(super) fn open(&self, plan: &Plan) -> Result<Model, String> {
         // Weights may come from anywhere: what they break is their own version only.
-        let made =
-            catch_unwind(AssertUnwindSafe(|| self.pool.install(|| network(plan.version, &plan.kind, plan.origin))));
-        let (network, bytes) = made.unwrap_or_else(|_| Err("reading it panicked: the log says where".to_owned()))?;
+        let load = || network(plan.version, &plan.kind, plan.origin, &self.devices);
+        let made = catch_unwind(AssertUnwindSafe(|| self.pool.install(load)));
+        let loaded = made.unwrap_or_else(|_| Err("reading it panicked: the log says where".to_owned()))?;
         let name = format!("{}/{}", plan.name, plan.version);
-        let engine = Engine::start(&name, network, bytes, &plan.batching, self.queue, self.metrics.clone())
+        let engine = Engine::start(&name, loaded, &plan.batching, self.queue, self.metrics.clone())
             .map_err(|error| format!("its threads cannot be started: {error}"))?;
         Self::over(Arc::new(engine), plan)
     }

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use adit_common::id::{ModelName, Version};
 use adit_vision::image::{Frame, ImageLimits, Preprocess, batch, decode_for, prepare};
 use adit_vision::{
-    Architecture, DetectOptions, Heads, ImageError, ImageShape, Labels, Network, Stop, Tensor, VisionError, Weights,
-    candidates, detections, device, probabilities,
+    DetectOptions, Device, Heads, ImageError, ImageShape, Labels, Network, Padded, Stop, Tensor, VisionError, Weights,
+    candidates, detections, probabilities,
 };
 use bytes::Bytes;
 
 use super::card::Card;
-use super::engine::Engine;
+use super::devices::Devices;
+use super::engine::{CPU, Engine, Loaded};
 use super::job::{Job, Lost, Refused};
 use super::request::Findings;
 use super::spec::Kind;
@@ -21,8 +22,9 @@ use super::stand_in::StandIn;
 use super::worker::chain;
 use crate::error::InferError;
 
-/// What networks compute on, as manifests and timings name it.
-pub const DEVICE: &str = "cpu";
+/// The batch sizes that are run on a GPU: from one to the next, half of what is computed is of use at least. The largest is what
+/// the batcher tries at most.
+const GPU_SIZES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 /// Where a version's files come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +116,7 @@ impl Model {
             labels: Arc::new(labels),
             shape,
             detects: detect.is_some(),
+            device: engine.device().clone(),
             bytes: engine.weight_bytes() as u64,
         };
         Ok(Self { card: Arc::new(card), eye, detect, engine })
@@ -236,7 +239,8 @@ impl Model {
     }
 
     fn tensor<T: AsRef<[f32]>>(&self, images: &[T]) -> Result<Tensor, InferError> {
-        device(DEVICE).and_then(|device| batch(images, self.card.shape, &device)).map_err(|error| match error {
+        // In the processor's memory: a batch goes to a GPU as a whole.
+        batch(images, self.card.shape, &Device::Cpu).map_err(|error| match error {
             VisionError::Input { .. } => InferError::Invalid(error.to_string()),
             other => self.failed(chain(&other)),
         })
@@ -279,29 +283,38 @@ pub(super) fn weights_file(versions: &Path, version: Version) -> PathBuf {
     versions.join(version.to_string()).join("model.safetensors")
 }
 
-/// The network of a version, warmed with one pass, and what its weights take in memory. Reads and computes for seconds. An error
-/// is the reason why the version is unavailable.
-pub(super) fn network(version: Version, kind: &Kind, origin: Origin) -> Result<(Arc<dyn Network>, usize), String> {
-    let read = |architecture: Architecture, versions: &Path| -> Result<(Arc<dyn Network>, usize), VisionError> {
+/// The network of a version on its device, warmed. Reads and computes for seconds. An error is the reason why the version is
+/// unavailable.
+pub(super) fn network(version: Version, kind: &Kind, origin: Origin, devices: &Devices) -> Result<Loaded, String> {
+    let (architecture, versions, device, precision) = match kind {
+        // It has no memory to touch.
+        Kind::StandIn(times) => {
+            return Ok(Loaded { network: Arc::new(times.clone()), weight_bytes: 0, device: CPU.into() });
+        }
+        Kind::Network { architecture, versions, device, precision, .. } => {
+            (architecture, versions, *device, *precision)
+        }
+    };
+    let read = || -> Result<Loaded, VisionError> {
+        let compute = devices.of(device)?;
         let weights = match origin {
             Origin::Folder => Weights::read(&weights_file(versions, version))?,
             Origin::Embedded { weights, .. } => Weights::from_bytes("the built-in model", weights.to_vec())?,
         };
-        let network: Arc<dyn Network> = architecture.build(&weights, &device(DEVICE)?)?.into();
+        let network = architecture.build_in(precision, &weights, &compute.device)?;
+        let network: Arc<dyn Network> =
+            if compute.device.is_cpu() { network.into() } else { Arc::new(Padded::warm(network, &GPU_SIZES)?) };
         // The first pass finds and touches its memory; it must not be a caller's.
         warm(&*network, architecture.is_detector())?;
-        Ok((network, weights.size()))
+        let weight_bytes = weights.size() / size_of::<f32>() * precision.bytes();
+        Ok(Loaded { network, weight_bytes, device: compute.name })
     };
-    match kind {
-        // It has no memory to touch.
-        Kind::StandIn(times) => Ok((Arc::new(times.clone()), 0)),
-        Kind::Network { architecture, versions, .. } => read(*architecture, versions).map_err(|error| chain(&error)),
-    }
+    read().map_err(|error| chain(&error))
 }
 
 fn warm(network: &dyn Network, detects: bool) -> Result<(), VisionError> {
     let shape = network.input();
-    let blank = batch(&[vec![0.0; shape.elements()]], shape, &device(DEVICE)?)?;
+    let blank = batch(&[vec![0.0; shape.elements()]], shape, &Device::Cpu)?;
     let heads = network.forward(&blank, &Stop::never())?;
     if detects { candidates(&heads).map(drop) } else { probabilities(&heads).map(drop) }
 }

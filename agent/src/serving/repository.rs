@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::catalogue::Catalogue;
 use super::control::Control;
+use super::devices::Devices;
 use super::keeper::Keeper;
 use crate::config::ServingConfig;
 use crate::error::AgentError;
@@ -24,20 +25,27 @@ pub struct Repository {
     keeper: Mutex<Keeper>,
     control: Control,
     catalogue: Arc<watch::Sender<Catalogue>>,
+    devices: Arc<Devices>,
 }
 
 impl Repository {
-    /// Reads the folder and the descriptions in it, but no weights yet.
+    /// Opens the device, reads the folder and the descriptions in it, but no weights yet.
     pub fn scan(config: &ServingConfig, metrics: Arc<Metrics>) -> Result<Self, AgentError> {
+        let devices = Arc::new(Devices::open(config.device).map_err(AgentError::device)?);
         let control = Control::new(config.queue);
         let catalogue = Arc::new(watch::Sender::new(Catalogue::default()));
-        let keeper = Keeper::new(config, catalogue.clone(), control.clone(), metrics)?;
-        Ok(Self { keeper: Mutex::new(keeper), control, catalogue })
+        let keeper = Keeper::new(config, catalogue.clone(), control.clone(), devices.clone(), metrics)?;
+        Ok(Self { keeper: Mutex::new(keeper), control, catalogue, devices })
     }
 
     /// The catalogue, as it changes.
     pub fn catalogue(&self) -> watch::Receiver<Catalogue> {
         self.catalogue.subscribe()
+    }
+
+    /// The devices that its models compute on.
+    pub const fn devices(&self) -> &Arc<Devices> {
+        &self.devices
     }
 
     /// Gives up workers that have shown no progress for `patience`, and puts others in their places. To be called again and
@@ -94,6 +102,7 @@ mod tests {
     use adit_common::deadline::Deadline;
     use adit_common::id::Version;
     use adit_common::manifest::ModelState;
+    use adit_vision::DeviceChoice;
 
     use super::super::request::Choice;
     use super::*;
@@ -194,6 +203,35 @@ mod tests {
         assert!(matches!(asked("good", Choice::Version(Version(2))), Err(InferError::NotFound { .. })));
         let error = asked("good", "stable".parse().unwrap()).unwrap_err().to_string();
         assert_eq!(error, "model `good` has no version labelled `stable`");
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_ends_the_agent_or_one_model_of_it() {
+        let config = ServingConfig { device: DeviceChoice::Cuda(999), ..ServingConfig::default() };
+        let error = Repository::scan(&config, Arc::new(Metrics::new())).unwrap_err().to_string();
+        assert!(error.starts_with("device `cuda:999` is not to be had: "), "{error}");
+
+        let root = tempfile::tempdir().unwrap();
+        let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits");
+        let spec = fs::read_to_string(digits.join("model.toml")).unwrap();
+        for (model, key) in [
+            ("plain", ""),
+            ("half", "device = \"cpu\"\nprecision = \"f16\"\n"),
+            ("brain", "device = \"cpu\"\nprecision = \"bf16\"\n"),
+            ("away", "device = \"cuda:999\"\n"),
+        ] {
+            fs::create_dir(root.path().join(model)).unwrap();
+            let places = format!("versions = \"{0}\"\nlabels = \"{0}/labels.txt\"\n", digits.display());
+            fs::write(root.path().join(model).join("model.toml"), format!("{key}{places}{spec}")).unwrap();
+        }
+        let (repository, catalogue) = scan(root.path(), false);
+        repository.load();
+        let reason = |model: &str| catalogue.borrow().versions(&name(model)).unwrap()[&Version(1)].reason.clone();
+        let bytes = |model: &str| catalogue.borrow().card(&name(model), &Choice::Newest).unwrap().bytes;
+        assert_eq!((reason("plain").as_str(), reason("half").as_str()), ("", ""));
+        assert_eq!(bytes("half") * 2, bytes("plain"));
+        assert!(reason("brain").contains("`bf16` cannot be computed in: "), "{}", reason("brain"));
+        assert!(reason("away").contains("device `cuda:999` is not to be had: "), "{}", reason("away"));
     }
 
     #[test]

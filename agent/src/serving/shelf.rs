@@ -35,9 +35,20 @@ impl Plan {
     pub(super) fn has_network_of(&self, other: &Self) -> bool {
         let same = match (&self.kind, &other.kind) {
             (
-                Kind::Network { architecture, versions, .. },
-                Kind::Network { architecture: other_architecture, versions: other_versions, .. },
-            ) => architecture == other_architecture && versions == other_versions,
+                Kind::Network { architecture, versions, device, precision, .. },
+                Kind::Network {
+                    architecture: other_architecture,
+                    versions: other_versions,
+                    device: other_device,
+                    precision: other_precision,
+                    ..
+                },
+            ) => {
+                architecture == other_architecture
+                    && versions == other_versions
+                    && device == other_device
+                    && precision == other_precision
+            }
             (Kind::StandIn(times), Kind::StandIn(others)) => times == others,
             _ => false,
         };

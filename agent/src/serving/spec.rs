@@ -4,6 +4,8 @@
 //! architecture = "googlenet_bn"
 //! versions = "../../weights/googlenet_bn"  # the folder of <version>/model.safetensors; this folder unless given
 //! labels = "../../weights/labels.txt"      # one label a line; labels.txt in this folder unless given
+//! device = "cuda:1"                        # "auto", "cpu" or "cuda:N"; `[serving] device` of agent.toml unless given
+//! precision = "f16"                        # "f32", "f16" or "bf16": what it computes in; f32 unless given
 //!
 //! [version_policy]  # latest = 1 unless given
 //! latest = 1        # or: all = true, or: specific = [1, 3]
@@ -31,8 +33,8 @@
 //!
 //! Paths are relative to the folder of the file, so that a folder of nothing but `model.toml` files can serve weights that
 //! lie elsewhere. The places that it names are watched as the folder itself is, and a changed `model.toml` takes effect without
-//! a restart: `[preprocess]`, `[detect]`, `[batching]` and `labels` on the weights that are loaded, `architecture`, `versions`
-//! and the policy by loading what they ask for. One that has become wrong is reported, and the one before stays in force.
+//! a restart: `[preprocess]`, `[detect]`, `[batching]` and `labels` on the weights that are loaded, `architecture`, `versions`,
+//! `device`, `precision` and the policy by loading what they ask for. One that has become wrong is reported, and the one before stays in force.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +42,7 @@ use std::path::{Path, PathBuf};
 use adit_common::daemon::parse;
 use adit_common::id::{Version, VersionLabel};
 use adit_vision::image::{Preprocess, Resize};
-use adit_vision::{Architecture, DetectOptions};
+use adit_vision::{Architecture, DetectOptions, DeviceChoice, Precision};
 use serde::Deserialize;
 
 use super::batching::Batching;
@@ -74,6 +76,10 @@ pub enum Kind {
         preprocess: Box<Preprocess>,
         /// Which boxes a detector tells; nothing for a classifier.
         detect: Option<DetectOptions>,
+        /// Where it computes; nothing where all models do that say nothing.
+        device: Option<DeviceChoice>,
+        /// What it computes in.
+        precision: Precision,
     },
     /// Set times instead of a network.
     StandIn(StandIn),
@@ -146,6 +152,8 @@ struct Written {
     preprocess: Option<Preprocess>,
     detect: Option<DetectOptions>,
     stand_in: Option<StandIn>,
+    device: Option<DeviceChoice>,
+    precision: Option<Precision>,
     #[serde(default)]
     batching: Batching,
 }
@@ -162,6 +170,9 @@ impl Spec {
         let written: Written = parse("model.toml", text).map_err(|error| error.to_string())?;
         let (policy, labels, batching) = (written.version_policy, written.version_labels, written.batching);
         if written.architecture == stand_in::ARCHITECTURE {
+            if written.device.is_some() || written.precision.is_some() {
+                return Err("a stand-in computes nothing: it has no device or precision".to_owned());
+            }
             return match (written.versions, written.labels, written.preprocess, written.detect) {
                 (None, None, None, None) => {
                     Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy, labels, batching })
@@ -185,6 +196,8 @@ impl Spec {
                 labels: folder.join(written.labels.unwrap_or_else(|| "labels.txt".into())),
                 preprocess: Box::new(preprocess),
                 detect,
+                device: written.device,
+                precision: written.precision.unwrap_or_default(),
             },
             policy,
             labels,
@@ -239,6 +252,17 @@ mod tests {
     }
 
     #[test]
+    fn a_model_may_choose_its_device_and_its_precision() {
+        let chosen = |text: &str| match parse_in(text).unwrap().kind {
+            Kind::Network { device, precision, .. } => (device, precision),
+            Kind::StandIn(_) => panic!("a network"),
+        };
+        assert_eq!(chosen(LEAST), (None, Precision::F32));
+        let written = format!("device = \"cuda:1\"\nprecision = \"bf16\"\n{LEAST}");
+        assert_eq!(chosen(&written), (Some(DeviceChoice::Cuda(1)), Precision::Bf16));
+    }
+
+    #[test]
     fn what_is_not_said_lies_beside_the_file() {
         let spec = parse_in(LEAST).unwrap();
         assert_eq!(spec.policy, VersionPolicy::Latest(1));
@@ -287,6 +311,9 @@ mod tests {
             ),
             ("architecture = \"lenet\"\n[stand_in]\n", "[stand_in] is for"),
             ("architecture = \"stand_in\"\nlabels = \"x\"", "a stand-in has no"),
+            ("architecture = \"stand_in\"\nprecision = \"f16\"", "a stand-in computes nothing"),
+            (&format!("device = \"gpu\"\n{LEAST}"), "model.toml:1:10: unknown device `gpu`: it is `auto`, `cpu` or"),
+            (&format!("precision = \"fp16\"\n{LEAST}"), "expected one of `f32`, `f16`, `bf16`"),
             ("architecture = \"stand_in\"\n[detect]\niou = 0.5", "a stand-in has no"),
             (&format!("{LEAST}[detect]\niou = 0.5"), "lenet is a classifier"),
             (&format!("{DETECTOR}[detect]\niou = 2.0"), "`iou` must be from 0 to 1"),

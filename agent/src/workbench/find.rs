@@ -7,7 +7,7 @@ use adit_common::id::{ModelName, Version};
 
 use super::open::Opened;
 use super::survey::versions_in;
-use crate::serving::{Kind, Spec, embedded};
+use crate::serving::{Devices, Kind, Spec, embedded};
 
 /// A model that was found.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub fn find(
     embedded: bool,
     name: &ModelName,
     version: Option<Version>,
+    devices: &Devices,
 ) -> Result<Found, String> {
     let folder = models.map(|models| models.join(name.as_str())).filter(|folder| folder.is_dir());
     let Some(folder) = folder else {
@@ -40,7 +41,7 @@ pub fn find(
             return Err(format!("there is no model {name}{}: {place}", written(version)));
         }
         let (version, size) = (embedded::VERSION, embedded::WEIGHTS.len() as u64);
-        return Ok(Found { name: name.clone(), version, size, opened: Opened::embedded()? });
+        return Ok(Found { name: name.clone(), version, size, opened: Opened::embedded(devices)? });
     };
     let spec = Spec::read(&folder.join("model.toml"))?;
     let Kind::Network { versions, .. } = &spec.kind else {
@@ -57,7 +58,7 @@ pub fn find(
     };
     let weights = versions.join(version.to_string()).join("model.safetensors");
     let size = fs::metadata(weights).map_or(0, |file| file.len());
-    Ok(Found { name: name.clone(), version, size, opened: Opened::of(&spec, version)? })
+    Ok(Found { name: name.clone(), version, size, opened: Opened::of(&spec, version, devices)? })
 }
 
 fn written(version: Option<Version>) -> String {
@@ -80,7 +81,8 @@ mod tests {
         fs::write(mine.join("model.toml"), spec).unwrap();
         fs::write(mine.join("labels.txt"), embedded::LABELS).unwrap();
         let ask = |name: &str, version: Option<u64>| {
-            find(Some(models.path()), true, &ModelName::new(name).unwrap(), version.map(Version))
+            let name = ModelName::new(name).unwrap();
+            find(Some(models.path()), true, &name, version.map(Version), &Devices::cpu())
         };
         assert_eq!(ask("mine", None).unwrap().version, Version(10));
         let two = ask("mine", Some(2)).unwrap();

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use adit_vision::image::{ImageLimits, batch, decode_for, prepare};
-use adit_vision::{Heads, Stop, candidates, detections, device, probabilities, top};
+use adit_vision::{Device, Heads, Stop, candidates, detections, probabilities, top};
 
 use super::open::Opened;
-use crate::serving::DEVICE;
 
 /// How long a size is measured before the next one has its turn: many passes of a small network, one of a large.
 const TURN: Duration = Duration::from_millis(100);
@@ -110,7 +109,7 @@ fn once(opened: &Opened, image: &[u8], size: usize) -> Result<Stages, String> {
     }
     let run = || {
         let begun = Instant::now();
-        let input = batch(&inputs, opened.network.input(), &device(DEVICE)?)?;
+        let input = batch(&inputs, opened.network.input(), &Device::Cpu)?;
         let prepared = Instant::now();
         let heads = opened.network.forward(&input, &Stop::never())?;
         let forwarded = Instant::now();
@@ -141,10 +140,11 @@ mod tests {
     use adit_vision::image::digit_picture;
 
     use super::*;
+    use crate::serving::Devices;
 
     #[test]
     fn every_size_gets_its_passes_and_every_stage_its_time() {
-        let opened = Opened::embedded().unwrap();
+        let opened = Opened::embedded(&Devices::cpu()).unwrap();
         let picture = digit_picture(3).unwrap();
         let mut heard = Vec::new();
         let time = Duration::from_millis(20);

@@ -1,12 +1,14 @@
 //! One version of a model, opened.
 
+use std::sync::Arc;
+
 use adit_common::id::Version;
 use adit_vision::image::{Preprocess, batch};
 use adit_vision::{
-    Architecture, DetectOptions, Labels, Network, Stop, VisionError, Weights, candidates, device, probabilities,
+    Architecture, DetectOptions, Device, Labels, Network, Stop, VisionError, Weights, candidates, probabilities,
 };
 
-use crate::serving::{DEVICE, Kind, Spec, embedded};
+use crate::serving::{Devices, Kind, Spec, embedded};
 
 /// A network with its weights, and all that makes a model of it.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub struct Opened {
     pub architecture: Architecture,
     /// The network, on the device.
     pub network: Box<dyn Network>,
+    /// What the device is called.
+    pub device: Arc<str>,
     /// What its classes are called.
     pub labels: Labels,
     /// How a picture is prepared for it.
@@ -29,45 +33,47 @@ impl Opened {
     pub fn assemble(
         spec: &Spec,
         weights: &Weights,
+        devices: &Devices,
         labels: impl FnOnce(usize) -> Result<Labels, VisionError>,
     ) -> Result<Self, String> {
-        let Kind::Network { architecture, preprocess, detect, .. } = &spec.kind else {
+        let Kind::Network { architecture, preprocess, detect, device, precision, .. } = &spec.kind else {
             return Err("a stand-in has set times instead of a network".to_owned());
         };
         let (architecture, preprocess, detect) = (*architecture, (**preprocess).clone(), *detect);
         let build = || {
-            let network = architecture.build(weights, &device(DEVICE)?)?;
+            let compute = devices.of(*device)?;
+            let network = architecture.build_in(*precision, weights, &compute.device)?;
             let labels = labels(network.classes())?;
             labels.check(network.classes())?;
-            Ok((network, labels))
+            Ok((network, compute.name, labels))
         };
-        let (network, labels) = build().map_err(told)?;
+        let (network, device, labels) = build().map_err(told)?;
         let shape = network.input();
         if preprocess.shape() != shape {
             return Err(format!("[preprocess] makes {}, the network takes {shape}", preprocess.shape()));
         }
         let run = || {
-            let blank = batch(&[vec![0.0; shape.elements()]], shape, &device(DEVICE)?)?;
+            let blank = batch(&[vec![0.0; shape.elements()]], shape, &Device::Cpu)?;
             let heads = network.forward(&blank, &Stop::never())?;
             if detect.is_some() { candidates(&heads).map(drop) } else { probabilities(&heads).map(drop) }
         };
         run().map_err(told)?;
-        Ok(Self { architecture, network, labels, preprocess, detect })
+        Ok(Self { architecture, network, device, labels, preprocess, detect })
     }
 
     /// The version of a model's folder, as its description says.
-    pub fn of(spec: &Spec, version: Version) -> Result<Self, String> {
+    pub fn of(spec: &Spec, version: Version, devices: &Devices) -> Result<Self, String> {
         let Kind::Network { versions, labels, .. } = &spec.kind else {
             return Err("a stand-in has set times instead of a network".to_owned());
         };
         let file = versions.join(version.to_string()).join("model.safetensors");
-        Self::assemble(spec, &Weights::read(&file).map_err(told)?, |_| Labels::read(labels))
+        Self::assemble(spec, &Weights::read(&file).map_err(told)?, devices, |_| Labels::read(labels))
     }
 
     /// The digits model that is part of the program.
-    pub fn embedded() -> Result<Self, String> {
+    pub fn embedded(devices: &Devices) -> Result<Self, String> {
         let weights = Weights::from_bytes("the built-in model", embedded::WEIGHTS.to_vec()).map_err(told)?;
-        Self::assemble(&embedded::spec()?, &weights, |_| Labels::parse(embedded::LABELS))
+        Self::assemble(&embedded::spec()?, &weights, devices, |_| Labels::parse(embedded::LABELS))
     }
 }
 

@@ -8,7 +8,7 @@ use adit_common::id::{ModelName, Version};
 use adit_vision::ImageShape;
 
 use super::open::Opened;
-use crate::serving::{Kind, Spec, embedded};
+use crate::serving::{Devices, Kind, Spec, embedded};
 
 /// Whether a version can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Surveyed {
 
 /// Opens every version of every model in a folder, one after another, by name and version; `embedded` adds the digits model that
 /// is part of the program, unless the folder has its name.
-pub fn survey(models: Option<&Path>, embedded: bool) -> io::Result<Vec<Surveyed>> {
+pub fn survey(models: Option<&Path>, embedded: bool, devices: &Devices) -> io::Result<Vec<Surveyed>> {
     let mut found = Vec::new();
     if let Some(models) = models {
         for entry in fs::read_dir(models)? {
@@ -50,12 +50,12 @@ pub fn survey(models: Option<&Path>, embedded: bool) -> io::Result<Vec<Surveyed>
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             // As an agent does: what has no model's name is not one.
             if let (true, Ok(name)) = (path.is_dir(), ModelName::new(&name)) {
-                model(&name, &path, &mut found);
+                model(&name, &path, devices, &mut found);
             }
         }
     }
     if embedded && !found.iter().any(|there| there.name.as_str() == embedded::NAME) {
-        found.extend(built_in());
+        found.extend(built_in(devices));
     }
     found.sort_by(|one, two| (&one.name, one.version).cmp(&(&two.name, two.version)));
     Ok(found)
@@ -98,15 +98,15 @@ impl Surveyed {
     }
 }
 
-fn built_in() -> Option<Surveyed> {
+fn built_in(devices: &Devices) -> Option<Surveyed> {
     let name = ModelName::new(embedded::NAME).ok()?;
-    let opened = Opened::embedded();
+    let opened = Opened::embedded(devices);
     let architecture = opened.as_ref().ok().map(|opened| opened.architecture.to_string());
     let blank = Surveyed::broken(&name, Some(embedded::VERSION), architecture, String::new());
     Some(Surveyed { size: embedded::WEIGHTS.len() as u64, ..blank }.opened(opened, true))
 }
 
-fn model(name: &ModelName, folder: &Path, found: &mut Vec<Surveyed>) {
+fn model(name: &ModelName, folder: &Path, devices: &Devices, found: &mut Vec<Surveyed>) {
     let file = folder.join("model.toml");
     if !file.exists() {
         let reason = "there is no model.toml in it: it is passed over".to_owned();
@@ -136,7 +136,7 @@ fn model(name: &ModelName, folder: &Path, found: &mut Vec<Surveyed>) {
     for version in &there {
         let size = fs::metadata(weights(versions, *version)).map_or(0, |file| file.len());
         let blank = Surveyed::broken(name, Some(*version), Some(architecture.clone()), String::new());
-        found.push(Surveyed { size, ..blank }.opened(Opened::of(&spec, *version), served.contains(version)));
+        found.push(Surveyed { size, ..blank }.opened(Opened::of(&spec, *version, devices), served.contains(version)));
     }
     for version in served.iter().filter(|version| !there.contains(version)) {
         let reason = format!("the version policy names version {version}, but it is not there");
@@ -175,7 +175,7 @@ mod tests {
         write("staged/model.toml", b"architecture = \"stand_in\"\n");
         write(".pull-good/model.toml", b"hidden");
 
-        let found = survey(Some(root.path()), true).unwrap();
+        let found = survey(Some(root.path()), true, &Devices::cpu()).unwrap();
         let seen: Vec<_> = found
             .iter()
             .map(|model| {
@@ -210,8 +210,8 @@ mod tests {
 
     #[test]
     fn without_a_folder_there_is_the_built_in_one() {
-        let found = survey(None, true).unwrap();
+        let found = survey(None, true, &Devices::cpu()).unwrap();
         assert_eq!((found.len(), found[0].name.as_str(), &found[0].state), (1, "digits", &State::Ready));
-        assert!(survey(Some(Path::new("/nowhere/models")), true).is_err());
+        assert!(survey(Some(Path::new("/nowhere/models")), true, &Devices::cpu()).is_err());
     }
 }

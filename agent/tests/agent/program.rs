@@ -1,5 +1,7 @@
 //! The program itself: its commands, its exit codes, and what it tells the service manager.
 
+#[cfg(not(feature = "cuda"))]
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -79,6 +81,75 @@ fn a_wrong_configuration_is_pointed_at_and_not_tried_again() {
     let output = program(&["run"]).output().unwrap();
     assert_eq!(output.status.code(), Some(78), "{}", text(&output));
     assert!(text(&output).contains("there is nobody to serve"), "{}", text(&output));
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_gpu_that_the_program_was_not_built_for_is_not_tried_again() {
+    let place = tempfile::tempdir().unwrap();
+    let wanted = "[local]\nlisten = \"127.0.0.1:0\"\n[serving]\ndevice = \"cuda:0\"\n";
+    let config = written(place.path(), "agent.toml", wanted);
+    let output = program(&["run", "--config", &config]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output));
+    let because =
+        "device `cuda:0` is not to be had: this program was built without the feature `cuda`: build it with cuda/build";
+    assert!(text(&output).contains(because), "{}", text(&output));
+    let image = written(place.path(), "one.bmp", one());
+    for arguments in [&["bench", "--device", "cuda:0"][..], &["infer", "--device", "cuda:0", &image], &["list"]] {
+        let mut command = program(arguments);
+        if arguments == ["list"] {
+            command.args(["--config", &config]);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output));
+        assert!(text(&output).contains(because), "{arguments:?}: {}", text(&output));
+    }
+    let output = program(&["bench", "--device", "gpu"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("unknown device `gpu`: it is `auto`, `cpu` or `cuda:N`"), "{}", text(&output));
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn without_a_gpu_it_serves_and_says_so() {
+    let place = tempfile::tempdir().unwrap();
+    let config = written(place.path(), "agent.toml", "[local]\nlisten = \"127.0.0.1:0\"\n");
+    let child = program(&["run", "--config", &config]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut running = Running(child);
+    let log = BufReader::new(running.0.stderr.take().unwrap());
+    let mut until_ready: Vec<String> = Vec::new();
+    for line in log.lines().map(Result::unwrap) {
+        until_ready.push(line);
+        if until_ready.last().is_some_and(|line| line.contains("model ready")) {
+            break;
+        }
+    }
+    let said = until_ready.iter().find(|line| line.contains("networks compute here"));
+    let said = said.unwrap_or_else(|| panic!("not a word on it: {until_ready:#?}"));
+    assert!(said.contains("device=\"cpu\"") && said.contains("built without the feature `cuda`"), "{said}");
+}
+
+#[test]
+fn a_model_in_half_precision_answers_as_it_does_in_single() {
+    let digits = concat!(env!("CARGO_MANIFEST_DIR"), "/models/digits");
+    let places = format!("versions = \"{digits}\"\nlabels = \"{digits}/labels.txt\"\n");
+    let spec = std::fs::read_to_string(format!("{digits}/model.toml")).unwrap();
+    let [single, half, brain] =
+        ["f32", "f16", "bf16"].map(|name| format!("precision = \"{name}\"\ndevice = \"cpu\"\n{places}{spec}"));
+    let models = folder(&[("single", &single), ("half", &half), ("brain", &brain)]);
+    let image = written(models.path(), "one.bmp", one());
+    let config = written(models.path(), "agent.toml", format!("[serving]\nmodels = {:?}\n", models.path()));
+    let ask =
+        |model| program(&["infer", "--config", &config, "--model", model, "--top", "2", &image]).output().unwrap();
+    let [single, half] = ["single", "half"].map(|model| {
+        let said = text(&ask(model));
+        let line = said.lines().find(|line| line.ends_with("%  1")).unwrap_or_else(|| panic!("{said}"));
+        line.trim().split('%').next().unwrap().trim().parse::<f64>().unwrap_or_else(|_| panic!("{said}"))
+    });
+    assert!((single - half).abs() < 0.2, "per cent: {single} and {half}");
+    let output = program(&["list", "--config", &config]).output().unwrap();
+    let said = text(&output);
+    assert!(said.contains("BROKEN: `bf16` cannot be computed in: a processor"), "{said}");
 }
 
 #[test]

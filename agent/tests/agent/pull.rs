@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use adit_certs::{Bundle, Store, Validity};
-use adit_vision::{Architecture, Weights, device};
+use adit_vision::{Architecture, Device, Weights};
 use serde_json::json;
 
 use crate::hub::{COMMIT, FakeHub, Plan, REPOSITORY, sha256};
@@ -106,7 +106,7 @@ fn weights_of(architecture: Architecture, number: f32) -> Vec<u8> {
             Some(vec![0.0; shape.iter().product()])
         }
     });
-    architecture.build(&maker, &device("cpu").unwrap()).unwrap();
+    architecture.build(&maker, &Device::Cpu).unwrap();
     let (mut header, mut bytes) = (serde_json::Map::new(), Vec::<u8>::new());
     for (name, shape) in asked.lock().unwrap().iter() {
         let (from, count) = (bytes.len(), shape.iter().product::<usize>());

@@ -45,7 +45,7 @@ fn training_writes_a_version_that_the_agent_serves() {
     assert!(said.contains("epoch 1/1: loss ") && said.contains(" of 20 test images"), "{said}");
     let output = program(&["check", "--models", models.path().to_str().unwrap()]).output().unwrap();
     assert!(
-        text(&output).contains("ok   model mine version 3: candle_lenet, 1x28x28 in, 10 classes"),
+        text(&output).contains("ok   model mine version 3: candle_lenet on cpu, 1x28x28 in, 10 classes"),
         "{}",
         text(&output)
     );
