@@ -1,10 +1,9 @@
-//! Counters and histograms of the agent, and how busy it is. Imports no room.
+//! What the agent counts of itself as a whole, and of each model.
 //!
-//! Counters are atomics that the rooms add to; [`Metrics::render`] writes them as Prometheus text. The load, which the relay
-//! balances by, lives here too, because it is a pair of gauges with an ear: whoever reports it waits on a change.
+//! The load, which the relay balances by, lives here too, because it is a pair of gauges with an ear: whoever reports it waits
+//! on a change.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,8 @@ use adit_common::id::{ModelName, Version};
 use adit_common::manifest::{Load, Model};
 use adit_common::timing::{Stage, Timing};
 use tokio::sync::watch;
+
+use super::text::{escape, head, line, seconds};
 
 /// Upper bounds of the histograms' buckets, in microseconds: from a cache hit to a slow network on a slow machine, three a decade.
 const BOUNDS: [u64; 16] = [
@@ -444,27 +445,6 @@ impl Metrics {
             meter.render(out, model);
         }
     }
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    line(out, format_args!("# HELP {name} {help}"));
-    line(out, format_args!("# TYPE {name} {kind}"));
-}
-
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // invariant: writing to a String cannot fail.
-    let _ = writeln!(out, "{text}");
-}
-
-fn seconds(micros: u64) -> String {
-    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    let short = text.trim_end_matches('0');
-    short.strip_suffix('.').unwrap_or(short).to_owned()
-}
-
-/// A label's value as the text format wants it.
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
