@@ -162,6 +162,11 @@ impl Stopwatch {
         self.born
     }
 
+    /// What was given to one stage so far.
+    pub fn lapped(&self, stage: Stage) -> Duration {
+        self.laps[stage as usize].unwrap_or_default()
+    }
+
     /// Time since the start.
     pub fn elapsed(&self) -> Duration {
         self.born.elapsed()

@@ -13,7 +13,9 @@ use adit_common::manifest::{Load, Model};
 use adit_common::timing::{Stage, Timing};
 use tokio::sync::watch;
 
+use super::account::{Account, Pending};
 use super::text::{escape, head, line, seconds};
+use super::triton;
 
 /// Upper bounds of the histograms' buckets, in microseconds: from a cache hit to a slow network on a slow machine, three a decade.
 const BOUNDS: [u64; 16] = [
@@ -28,6 +30,7 @@ pub struct Metrics {
     dials: Mutex<BTreeMap<(String, &'static str), u64>>,
     models: Mutex<Vec<Model>>,
     meters: Mutex<BTreeMap<String, Arc<Meter>>>,
+    accounts: Mutex<BTreeMap<(ModelName, Version), Arc<Account>>>,
     memory: Mutex<Vec<(ModelName, Version, u64)>>,
     /// Requests whose caller left before they were run.
     pub cancelled_queued: Counter,
@@ -201,6 +204,17 @@ pub struct Queued {
     metrics: Arc<Metrics>,
     meter: Arc<Meter>,
     images: u64,
+    /// Dropped with it.
+    pending: Option<Pending>,
+}
+
+impl Queued {
+    /// It also counts as pending with the version that it waits for.
+    #[must_use]
+    pub fn of(mut self, account: &Arc<Account>) -> Self {
+        self.pending = Some(account.pend());
+        self
+    }
 }
 
 impl Drop for Queued {
@@ -234,6 +248,7 @@ impl Metrics {
             dials: Mutex::default(),
             models: Mutex::default(),
             meters: Mutex::default(),
+            accounts: Mutex::default(),
             memory: Mutex::default(),
             cancelled_queued: Counter::default(),
             cancelled_running: Counter::default(),
@@ -267,7 +282,7 @@ impl Metrics {
         self.load.send_modify(|load| load.queued += 1);
         let (meter, images) = (self.meter(model), images as u64);
         meter.waiting.fetch_add(images, Relaxed);
-        Queued { metrics: self.clone(), meter, images }
+        Queued { metrics: self.clone(), meter, images, pending: None }
     }
 
     /// What is counted of a model, whose name the repository knows.
@@ -277,6 +292,17 @@ impl Metrics {
             Some(meter) => meter.clone(),
             None => meters.entry(model.to_owned()).or_default().clone(),
         }
+    }
+
+    /// What is counted of a version, which the repository knows, for as long as the process lives.
+    pub fn account(&self, model: &ModelName, version: Version) -> Arc<Account> {
+        lock(&self.accounts).entry((model.clone(), version)).or_default().clone()
+    }
+
+    /// All accounts, by model and version.
+    pub fn accounts(&self) -> Vec<(ModelName, Version, Arc<Account>)> {
+        let accounts = lock(&self.accounts);
+        accounts.iter().map(|((model, version), account)| (model.clone(), *version, account.clone())).collect()
     }
 
     /// A session stands.
@@ -415,6 +441,7 @@ impl Metrics {
             "From an inference's last byte to its answer's head.",
         );
         self.total.render(&mut out, "adit_agent_request_seconds", "");
+        triton::render(&mut out, &self.accounts());
         out
     }
 

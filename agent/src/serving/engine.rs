@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use adit_common::id::{ModelName, Version};
 use adit_vision::Network;
 
 use super::batcher::Options;
@@ -19,7 +20,7 @@ use super::batching::Batching;
 use super::job::{Job, Refused};
 use super::queue::Queue;
 use super::worker::{Shop, Worker};
-use crate::metrics::{Hands, Metrics};
+use crate::metrics::{Account, Hands, Metrics};
 
 /// Threads that were given up and have not come back, from which on nobody is put in their places.
 const MOST_GIVEN_UP: usize = 3;
@@ -67,24 +68,24 @@ struct Crew {
 }
 
 impl Engine {
-    /// Starts the workers of a network, with a queue for `capacity` images. `name` is `MODEL/VERSION`, for threads, counters
-    /// and the log.
+    /// Starts the workers of a version's network, with a queue for `capacity` images.
     pub(super) fn start(
-        name: &str,
+        (model, version): (&ModelName, Version),
         loaded: Loaded,
         batching: &Batching,
         capacity: usize,
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
-        let meter = metrics.meter(name.split_once('/').map_or(name, |(model, _)| model));
+        let (meter, account) = (metrics.meter(model.as_str()), metrics.account(model, version));
         let Loaded { network, weight_bytes, device } = loaded;
         let (options, threads) = resolve(batching, capacity, &device);
         let queue = Arc::new(Queue::new(options));
         let hands = meter.hands();
-        let shop = Shop { network, queue: queue.clone(), meter, metrics };
+        let shop = Shop { network, queue: queue.clone(), meter, account, metrics };
         let crew = Crew { wanted: options.instances, threads, ..Crew::default() };
         let engine = Self {
-            name: name.to_owned(),
+            // For threads and the log.
+            name: format!("{model}/{version}"),
             weight_bytes,
             device,
             capacity,
@@ -112,6 +113,11 @@ impl Engine {
     /// What its weights take in memory, however many workers share them.
     pub(super) const fn weight_bytes(&self) -> usize {
         self.weight_bytes
+    }
+
+    /// What is counted of the version.
+    pub(super) const fn account(&self) -> &Arc<Account> {
+        &self.shop.account
     }
 
     /// Puts a job into the queue; its number there.
@@ -246,7 +252,8 @@ mod tests {
     fn engine(batching: &Batching) -> (Engine, Arc<Metrics>) {
         let (network, metrics) = (StandIn { faults: true, ..StandIn::default() }, Arc::new(Metrics::new()));
         let loaded = Loaded { network: Arc::new(network), weight_bytes: 40, device: CPU.into() };
-        let engine = Engine::start("still/1", loaded, batching, 16, metrics.clone()).unwrap();
+        let name = (&"still".parse().unwrap(), Version(1));
+        let engine = Engine::start(name, loaded, batching, 16, metrics.clone()).unwrap();
         (engine, metrics)
     }
 

@@ -17,10 +17,11 @@ use super::control::Control;
 use super::job::{Job, Ran};
 use super::model::{Model, Prepared};
 use super::progress::{Left, Progress};
+use super::receipt::Receipt;
 use super::repository::Repository;
 use super::request::{InferRequest, InferResponse, Input};
 use crate::error::{ControlError, InferError};
-use crate::metrics::Metrics;
+use crate::metrics::{Account, Failure, Metrics, Spent};
 
 /// What one inference may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -132,8 +133,15 @@ impl Serving {
     pub async fn infer(&self, request: InferRequest, watch: &mut Stopwatch) -> Result<InferResponse, InferError> {
         let known = self.catalogue().versions(&request.model).is_some();
         let label = if known { request.model.to_string() } else { String::new() };
-        let mut visit =
-            Visit { metrics: &self.metrics, model: label, progress: Progress::default(), seat: None, open: true };
+        let mut visit = Visit {
+            metrics: &self.metrics,
+            model: label,
+            account: None,
+            begun: Instant::now(),
+            progress: Progress::default(),
+            seat: None,
+            open: true,
+        };
         let result = self.walk(request, &mut visit, watch).await;
         match &result {
             Ok(_) => visit.close("ok"),
@@ -144,6 +152,7 @@ impl Serving {
                     InferError::Backend { detail, .. } => tracing::error!(detail, "{error}"),
                     _ => {}
                 }
+                visit.fail(failure(error));
                 visit.close(error.outcome());
             }
         }
@@ -157,7 +166,9 @@ impl Serving {
         watch: &mut Stopwatch,
     ) -> Result<InferResponse, InferError> {
         let InferRequest { model, version, input, deadline, priority } = request;
+        let before = laps(watch);
         let model = self.control.awake(&self.catalogue, &model, &version, deadline).await?;
+        visit.account = Some(model.account().clone());
         let Prepared { input, frames } = self.prepare(&model, input, &visit.progress, deadline, watch).await?;
         let images = input.dim(0).unwrap_or(0);
 
@@ -165,7 +176,7 @@ impl Serving {
             return Err(InferError::DeadlineExceeded);
         }
         let (reply, ran) = oneshot::channel();
-        let queued = self.metrics.wait(model.card().name.as_str(), images);
+        let queued = self.metrics.wait(model.card().name.as_str(), images).of(model.account());
         let (progress, span) = (visit.progress.clone(), Span::current());
         let job = Job { input, priority, deadline: deadline.instant(), progress, reply, span, queued };
         visit.seat = Some((model.clone(), model.submit(job)?));
@@ -185,11 +196,13 @@ impl Serving {
             model.interpret(&heads, &frames)?
         };
         watch.lap(Stage::Interpret);
+        let spent = spent(before, laps(watch));
         Ok(InferResponse {
             model: model.card().name.clone(),
             version: model.card().version,
             findings,
             labels: model.card().labels.clone(),
+            receipt: Receipt::new(model.account().clone(), images, batch, spent),
         })
     }
 
@@ -252,11 +265,34 @@ pub(super) async fn until<F: Future>(deadline: Deadline, answer: F) -> Result<F:
     }
 }
 
+/// What a stopwatch has given to the stages that are counted: a request may have come with a watch that has run before.
+fn laps(watch: &Stopwatch) -> [Duration; 5] {
+    [Stage::Queue, Stage::Decode, Stage::Prepare, Stage::Forward, Stage::Interpret].map(|stage| watch.lapped(stage))
+}
+
+fn spent(before: [Duration; 5], after: [Duration; 5]) -> Spent {
+    let [queue, decode, prepare, infer, output] =
+        std::array::from_fn(|stage| after[stage].saturating_sub(before[stage]));
+    Spent { queue, input: decode + prepare, infer, output }
+}
+
+const fn failure(error: &InferError) -> Failure {
+    match error {
+        InferError::Overloaded { .. } | InferError::TooLate { .. } | InferError::DeadlineExceeded => Failure::Rejected,
+        InferError::Cancelled => Failure::Canceled,
+        InferError::Backend { .. } => Failure::Backend,
+        _ => Failure::Other,
+    }
+}
+
 /// One caller's presence. Dropped while it is open, the caller has left: then nothing of its inference may stay.
 struct Visit<'a> {
     metrics: &'a Metrics,
     /// For metrics: empty where no such model is known.
     model: String,
+    /// The model's, once it is known.
+    account: Option<Arc<Account>>,
+    begun: Instant,
     progress: Progress,
     /// Where it waits or runs.
     seat: Option<(Arc<Model>, u64)>,
@@ -264,6 +300,12 @@ struct Visit<'a> {
 }
 
 impl Visit<'_> {
+    fn fail(&self, why: Failure) {
+        if let Some(account) = &self.account {
+            account.failed(why, self.begun.elapsed());
+        }
+    }
+
     /// The caller has its answer, or the reason why there is none.
     fn close(&mut self, outcome: &'static str) {
         self.open = false;
@@ -283,6 +325,7 @@ impl Drop for Visit<'_> {
                 Left::Waiting => self.metrics.cancelled_queued.add(),
                 Left::Running => self.metrics.cancelled_running.add(),
             }
+            self.fail(Failure::Canceled);
             self.metrics.finished(&self.model, "cancelled");
             tracing::debug!(?left, "the caller has left");
         }

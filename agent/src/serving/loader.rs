@@ -44,8 +44,8 @@ impl Loader {
         let load = || network(plan.version, &plan.kind, plan.origin, &self.devices);
         let made = catch_unwind(AssertUnwindSafe(|| self.pool.install(load)));
         let loaded = made.unwrap_or_else(|_| Err("reading it panicked: the log says where".to_owned()))?;
-        let name = format!("{}/{}", plan.name, plan.version);
-        let engine = Engine::start(&name, loaded, &plan.batching, self.queue, self.metrics.clone())
+        let name = (&plan.name, plan.version);
+        let engine = Engine::start(name, loaded, &plan.batching, self.queue, self.metrics.clone())
             .map_err(|error| format!("its threads cannot be started: {error}"))?;
         Self::over(Arc::new(engine), plan)
     }

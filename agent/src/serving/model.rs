@@ -21,6 +21,7 @@ use super::spec::Kind;
 use super::stand_in::StandIn;
 use super::worker::chain;
 use crate::error::InferError;
+use crate::metrics::Account;
 
 /// The batch sizes that are run on a GPU: from one to the next, half of what is computed is of use at least. The largest is what
 /// the batcher tries at most.
@@ -125,6 +126,11 @@ impl Model {
     /// What runs it; another model may run on the same.
     pub(super) const fn engine(&self) -> &Arc<Engine> {
         &self.engine
+    }
+
+    /// What is counted of it.
+    pub(super) fn account(&self) -> &Arc<Account> {
+        self.engine.account()
     }
 
     /// What is told of it.

@@ -9,6 +9,7 @@ use adit_vision::{Detection, Labels};
 use bytes::Bytes;
 
 use super::batcher::LOWEST;
+use super::receipt::Receipt;
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -102,6 +103,8 @@ pub struct InferResponse {
     pub findings: Findings,
     /// The classes' names.
     pub labels: Arc<Labels>,
+    /// Enters the inference in its model's statistics when it is dropped: to be kept until the answer is written.
+    pub receipt: Receipt,
 }
 
 /// What a model makes of the images of one request, a row an image.

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::job::{Job, Lost, Ran};
 use super::progress::Progress;
 use super::queue::{Queue, Work};
-use crate::metrics::{Meter, Metrics};
+use crate::metrics::{Account, Meter, Metrics};
 
 /// What a worker shows of itself.
 #[derive(Debug)]
@@ -75,6 +75,8 @@ pub(super) struct Shop {
     pub(super) queue: Arc<Queue>,
     /// The model's counters.
     pub(super) meter: Arc<Meter>,
+    /// The version's.
+    pub(super) account: Arc<Account>,
     /// The agent's.
     pub(super) metrics: Arc<Metrics>,
 }
@@ -275,6 +277,7 @@ impl Pass<'_> {
             Ok(Ok(parts)) => {
                 let batch = total(members);
                 shop.meter.batch(batch);
+                shop.account.ran(batch, ended - begun);
                 shop.metrics.forwards.add_many(members.len().min(replies.len()) as u64);
                 for heads in parts {
                     if let Some(reply) = replies.pop_front() {
@@ -333,6 +336,7 @@ fn message(panic: &(dyn Any + Send)) -> &str {
 mod tests {
     use std::thread;
 
+    use adit_common::id::Version;
     use adit_vision::{Device, Heads, ImageShape};
     use tracing::Span;
 
@@ -381,7 +385,8 @@ mod tests {
             let options = Options { capacity: 8, max_batch, max_delay: Duration::ZERO, instances: 1 };
             let metrics = Arc::new(Metrics::new());
             let (queue, meter) = (Arc::new(Queue::new(options)), metrics.meter("moody"));
-            let shop = Shop { network: Arc::new(Moody(Mutex::new(locks))), queue, meter, metrics };
+            let account = metrics.account(&"moody".parse().unwrap(), Version(1));
+            let shop = Shop { network: Arc::new(Moody(Mutex::new(locks))), queue, meter, account, metrics };
             Self { worker: Worker::start("moody", 1, shop.clone()).unwrap(), shop, keys }
         }
 

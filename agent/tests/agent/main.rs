@@ -17,5 +17,6 @@ mod predictions;
 mod program;
 mod pull;
 mod repository;
+mod statistics;
 mod training;
 mod tunnel;

@@ -13,6 +13,7 @@ mod infer;
 mod json;
 mod metadata;
 mod parameters;
+mod statistics;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -23,4 +24,5 @@ pub use error::{ErrorBody, OipError};
 pub use infer::{Classification, InferRequest, InferResponse, RequestedOutput};
 pub use metadata::{IndexEntry, IndexRequest, ModelMetadata, ServerMetadata, TensorMetadata};
 pub use parameters::Parameters;
+pub use statistics::{BatchStatistics, InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration, Statistics};
 pub use tensor::{Tensor, TensorData};

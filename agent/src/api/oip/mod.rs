@@ -6,3 +6,4 @@ pub(super) mod grpc;
 mod message;
 mod outputs;
 pub(super) mod rest;
+mod statistics;

@@ -167,6 +167,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::serving::Receipt;
 
     fn asked(rest: Value) -> InferRequest {
         let mut text = json!({ "inputs": [{ "name": "image", "datatype": "BYTES", "shape": [1], "data": ["a"] }] });
@@ -176,7 +177,8 @@ mod tests {
 
     fn response(findings: Findings) -> serving::InferResponse {
         let labels = Arc::new(Labels::parse("cat\ndog\ncup").unwrap());
-        serving::InferResponse { model: ModelName::new("m").unwrap(), version: Version(3), findings, labels }
+        let (model, receipt) = (ModelName::new("m").unwrap(), Receipt::default());
+        serving::InferResponse { model, version: Version(3), findings, labels, receipt }
     }
 
     fn found(class: usize, label: &str, score: f32, corners: [f32; 4]) -> Detection {

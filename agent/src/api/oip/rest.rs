@@ -19,7 +19,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::super::paths::Paths;
@@ -28,6 +28,7 @@ use super::super::router::{Api, arrived, deadline, text};
 use super::ask::{IMAGE, ask, input, invalid, named};
 use super::control::{load, unload};
 use super::outputs::{encode, outputs};
+use super::statistics::statistics;
 use crate::error::InferError;
 use crate::serving::{Choice, Input, Serving};
 
@@ -47,6 +48,10 @@ impl ModelPath {
     }
 }
 
+fn told<T: Serialize>(what: Result<T, InferError>) -> Response<Body> {
+    what.map_or_else(refuse, |what| json(StatusCode::OK, &what))
+}
+
 fn refuse(error: InferError) -> Response<Body> {
     Refusal::from(error).answer()
 }
@@ -57,6 +62,7 @@ pub(crate) fn paths() -> Paths {
         .get("/v2", metadata)
         .get("/v2/health/live", live)
         .get("/v2/health/ready", ready)
+        .get("/v2/models/stats", all_stats)
         .post("/v2/repository/index", index)
         .gathered(Gather::Rows { at: String::new(), key: vec!["name".to_owned(), "version".to_owned()] })
         .post("/v2/repository/models/{model}/unload", unload)
@@ -69,6 +75,7 @@ pub(crate) fn paths() -> Paths {
         paths = paths
             .get(model, self::model)
             .get(&format!("{model}/ready"), model_ready)
+            .get(&format!("{model}/stats"), stats)
             .post(&format!("{model}/infer"), infer);
     }
     paths
@@ -84,7 +91,9 @@ pub(super) fn server() -> ServerMetadata {
     ServerMetadata {
         name: "adit".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        extensions: ["binary_tensor_data", "classification", "model_repository"].map(str::to_owned).to_vec(),
+        extensions: ["binary_tensor_data", "classification", "model_repository", "statistics"]
+            .map(str::to_owned)
+            .to_vec(),
     }
 }
 
@@ -107,11 +116,7 @@ pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Response<Body> {
 
 /// `GET /v2/models/{model}[/versions/{version}]`
 pub(crate) async fn model(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
-    let described = path.parse().and_then(|(name, choice)| describe(&api.serving, &name, &choice));
-    match described {
-        Ok(metadata) => json(StatusCode::OK, &metadata),
-        Err(error) => refuse(error),
-    }
+    told(path.parse().and_then(|(name, choice)| describe(&api.serving, &name, &choice)))
 }
 
 /// What a model takes and gives.
@@ -145,6 +150,16 @@ pub(crate) async fn model_ready(State(api): State<Arc<Api>>, Path(path): Path<Mo
         }
         Err(error) => refuse(error),
     }
+}
+
+/// `GET /v2/models/stats`
+pub(crate) async fn all_stats(State(api): State<Arc<Api>>) -> Response<Body> {
+    told(statistics(&api, None))
+}
+
+/// `GET /v2/models/{model}[/versions/{version}]/stats`
+pub(crate) async fn stats(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
+    told(path.parse().and_then(|target| statistics(&api, Some(&target))))
 }
 
 /// `POST /v2/repository/index`
