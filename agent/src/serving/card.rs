@@ -5,6 +5,8 @@ use std::sync::Arc;
 use adit_common::id::{ModelName, Version};
 use adit_vision::{ImageShape, Labels};
 
+use super::batching::Batching;
+
 /// What is known of a version that was loaded once.
 #[derive(Debug)]
 pub struct Card {
@@ -24,4 +26,10 @@ pub struct Card {
     pub device: Arc<str>,
     /// What its weights take in memory while it is loaded.
     pub bytes: u64,
+    /// How requests share its network, as its description wants it.
+    pub batching: Batching,
+    /// How many workers run it.
+    pub workers: usize,
+    /// How many images may wait for it.
+    pub queue: usize,
 }

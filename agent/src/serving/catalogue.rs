@@ -16,6 +16,7 @@ use super::eviction::Loaded;
 use super::model::Model;
 use super::request::Choice;
 use super::shelf::Line;
+use super::spec::VersionPolicy;
 use crate::error::InferError;
 
 /// What is said of a version whose weights were let go to make room.
@@ -68,6 +69,7 @@ impl Entry {
 struct Versions {
     entries: BTreeMap<Version, Entry>,
     labels: BTreeMap<VersionLabel, Version>,
+    policy: VersionPolicy,
 }
 
 /// What there is to ask.
@@ -110,6 +112,12 @@ impl Catalogue {
             .map(|(label, version)| (label, *version))
     }
 
+    /// Which versions of a model are served; what is said of models whose description does not say where there is none.
+    pub fn policy(&self, name: &ModelName) -> &VersionPolicy {
+        const UNSAID: &VersionPolicy = &VersionPolicy::Latest(1);
+        self.models.get(name).map_or(UNSAID, |versions| &versions.policy)
+    }
+
     /// What is known of the version that would be asked.
     pub fn card(&self, name: &ModelName, choice: &Choice) -> Result<&Arc<Card>, InferError> {
         let (_, entry) = self.pick(name, choice)?;
@@ -128,7 +136,7 @@ impl Catalogue {
 
     fn pick(&self, name: &ModelName, choice: &Choice) -> Result<(Version, &Entry), InferError> {
         let unknown = |version| InferError::NotFound { model: name.to_string(), version };
-        let Versions { entries, labels } = self.models.get(name).ok_or_else(|| unknown(None))?;
+        let Versions { entries, labels, .. } = self.models.get(name).ok_or_else(|| unknown(None))?;
         let version = match choice {
             Choice::Newest => {
                 let newest = entries.iter().rev().find(|(_, entry)| entry.is_ready());
@@ -168,7 +176,7 @@ impl Catalogue {
     /// As a manifest lists them.
     pub fn report(&self) -> Vec<manifest::Model> {
         let mut lines = Vec::new();
-        for (name, Versions { entries, labels }) in &self.models {
+        for (name, Versions { entries, labels, .. }) in &self.models {
             for (version, entry) in entries {
                 let meant = labels.iter().filter(|(_, meant)| *meant == version);
                 lines.push(manifest::Model {
@@ -263,9 +271,11 @@ impl Catalogue {
         name: &ModelName,
         lines: BTreeMap<Version, Line>,
         labels: &BTreeMap<VersionLabel, Version>,
+        policy: &VersionPolicy,
     ) -> Vec<Arc<Model>> {
         let versions = self.models.entry(name.clone()).or_default();
         versions.labels.clone_from(labels);
+        versions.policy.clone_from(policy);
         let mut retired = Vec::new();
         for (version, entry) in &mut versions.entries {
             if matches!(lines.get(version), Some(Line::Held(_))) {

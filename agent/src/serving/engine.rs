@@ -120,6 +120,11 @@ impl Engine {
         &self.shop.account
     }
 
+    /// How many images may wait.
+    pub(super) const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Puts a job into the queue; its number there.
     pub(super) fn submit(&self, job: Job) -> Result<u64, Refused> {
         let (taken, meter) = (self.shop.queue.push(job), &self.shop.meter);
@@ -224,13 +229,20 @@ impl Drop for Engine {
 }
 
 /// What is to be done, and the threads of each worker: on a processor one worker a core and one thread each, unless fewer
-/// workers are wanted, who then share the cores. On a GPU one worker: there company pays, not neighbours, who take turns.
+/// workers are wanted, who then share the cores.
 fn resolve(batching: &Batching, capacity: usize, device: &str) -> (Options, usize) {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let usual = if device == CPU { cores } else { 1 };
-    let instances = if batching.instances == 0 { usual } else { batching.instances };
+    let (cores, instances) = (thread::available_parallelism().map_or(1, usize::from), workers(batching, device));
     let Batching { max_batch, max_delay, .. } = *batching;
     (Options { capacity, max_batch, max_delay, instances }, (cores / instances).max(1))
+}
+
+/// How many workers there are to be. On a GPU one: there company pays, not neighbours, who take turns.
+pub(super) fn workers(batching: &Batching, device: &str) -> usize {
+    match batching.instances {
+        0 if device == CPU => thread::available_parallelism().map_or(1, usize::from),
+        0 => 1,
+        some => some,
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::folder::{self, Fault, Found};
 use super::loader::Loader;
 use super::model::{Model, Origin};
 use super::shelf::{Line, Plan, Shelf};
-use super::spec::Spec;
+use super::spec::{Spec, VersionPolicy};
 use crate::config::ServingConfig;
 use crate::error::{AgentError, ControlError};
 use crate::metrics::Metrics;
@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(20);
 type Key = (ModelName, Version);
 
 /// What was said of a model last.
-type Told = (BTreeMap<Version, Line>, BTreeMap<VersionLabel, Version>);
+type Told = (BTreeMap<Version, Line>, BTreeMap<VersionLabel, Version>, VersionPolicy);
 
 /// Why a version was not loaded.
 enum Refusal {
@@ -289,7 +289,7 @@ impl Keeper {
             self.metrics.unloads.add();
             tracing::info!(model = %name, %version, "version retired");
         }
-        let told = (shelf.lines(), shelf.labels().clone());
+        let told = (shelf.lines(), shelf.labels().clone(), shelf.policy());
         if shelf.is_gone() {
             self.shelves.remove(name);
         }
@@ -297,11 +297,11 @@ impl Keeper {
         if model.is_none() && before.as_ref() == Some(&told) {
             return;
         }
-        report(name, before.as_ref().map(|(lines, _)| lines), &told.0);
+        report(name, before.as_ref().map(|(lines, ..)| lines), &told.0);
         let mut dropped = Vec::new();
         self.catalogue.send_modify(|catalogue| {
             dropped.extend(model.and_then(|model| catalogue.put(Arc::new(model))));
-            dropped.extend(catalogue.tell(name, told.0, &told.1));
+            dropped.extend(catalogue.tell(name, told.0, &told.1, &told.2));
         });
         // Here and not under the lock: the last one who lets go of an engine ends its threads.
         drop(dropped);
@@ -323,8 +323,8 @@ impl Keeper {
             false
         });
         for name in ended {
-            let (lines, labels) = self.told.get(&name).cloned().unwrap_or_default();
-            self.catalogue.send_modify(|catalogue| drop(catalogue.tell(&name, lines, &labels)));
+            let (lines, labels, policy) = self.told.get(&name).cloned().unwrap_or_default();
+            self.catalogue.send_modify(|catalogue| drop(catalogue.tell(&name, lines, &labels, &policy)));
         }
     }
 

@@ -52,7 +52,7 @@ impl Loader {
 
     /// Another model over an engine that runs: no weights are read.
     pub(super) fn over(engine: Arc<Engine>, plan: &Plan) -> Result<Model, String> {
-        let model = Model::over(&plan.name, plan.version, &plan.kind, plan.origin, engine)?;
+        let model = Model::over(&plan.name, plan.version, &plan.kind, plan.origin, &plan.batching, engine)?;
         model.engine().set_batching(&plan.batching);
         Ok(model)
     }

@@ -12,9 +12,10 @@ use adit_vision::{
 };
 use bytes::Bytes;
 
+use super::batching::Batching;
 use super::card::Card;
 use super::devices::Devices;
-use super::engine::{CPU, Engine, Loaded};
+use super::engine::{CPU, Engine, Loaded, workers};
 use super::job::{Job, Lost, Refused};
 use super::request::Findings;
 use super::spec::Kind;
@@ -86,6 +87,7 @@ impl Model {
         version: Version,
         kind: &Kind,
         origin: Origin,
+        batching: &Batching,
         engine: Arc<Engine>,
     ) -> Result<Self, String> {
         let (labels, eye, platform, detect) = match kind {
@@ -119,6 +121,9 @@ impl Model {
             detects: detect.is_some(),
             device: engine.device().clone(),
             bytes: engine.weight_bytes() as u64,
+            batching: *batching,
+            workers: workers(batching, engine.device()),
+            queue: engine.capacity(),
         };
         Ok(Self { card: Arc::new(card), eye, detect, engine })
     }

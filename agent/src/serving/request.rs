@@ -31,6 +31,11 @@ pub struct InferRequest {
 pub struct Priority(u8);
 
 impl Priority {
+    /// How many levels there are.
+    pub const LEVELS: u64 = LOWEST as u64;
+    /// The level of a request that does not say: below the highest, so that there is a way to say that something is urgent.
+    pub const DEFAULT: u64 = 2;
+
     /// From the number of a request: 1 is the highest, and 0 stands for the default, which is 2. Beyond 16 all are the same.
     pub fn new(number: u64) -> Self {
         match u8::try_from(number) {
@@ -48,8 +53,7 @@ impl Priority {
 
 impl Default for Priority {
     fn default() -> Self {
-        // Below the highest, so that there is a way to say that something is urgent.
-        Self(2)
+        Self(Self::DEFAULT as u8)
     }
 }
 

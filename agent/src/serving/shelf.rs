@@ -235,6 +235,11 @@ impl Shelf {
         &self.in_force
     }
 
+    /// Which of its versions are served.
+    pub(super) fn policy(&self) -> VersionPolicy {
+        self.spec.as_ref().map(|spec| spec.policy.clone()).unwrap_or_default()
+    }
+
     /// What is to be said of each version.
     pub(super) fn lines(&self) -> BTreeMap<Version, Line> {
         let out = |reason: String| Line::Out { reason, oversize: false };

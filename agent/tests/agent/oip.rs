@@ -182,6 +182,38 @@ async fn models_and_health_are_told() {
 }
 
 #[tokio::test]
+async fn a_configuration_tells_how_a_model_is_served() {
+    let batched = format!(
+        "{}max_batch = 4\nmax_delay = \"2ms\"\n[version_policy]\nspecific = [1]\n",
+        stand_in("0ms", "0ms", "0ms")
+    );
+    let alone = format!("{}max_batch = 1\n", stand_in("0ms", "0ms", "0ms"));
+    let house = House::new(&[("batched", &batched), ("alone", &alone)], |config| config.serving.queue = 50).await;
+    let config = house.get("/v2/models/digits/versions/1/config").await.json();
+    assert_eq!(config["name"], "digits");
+    assert_eq!((&config["platform"], &config["backend"]), (&json!("candle_lenet"), &json!("candle")));
+    assert_eq!(config["max_batch_size"], 32);
+    let image = json!([{ "name": "image", "data_type": "TYPE_STRING", "format": "FORMAT_NONE", "dims": [1], "optional": false }]);
+    assert_eq!(config["input"], image);
+    assert_eq!(config["output"], json!([{ "name": "probabilities", "data_type": "TYPE_FP32", "dims": [10] }]));
+    assert_eq!(config["version_policy"], json!({ "latest": { "num_versions": 1 } }));
+    assert_eq!(config["dynamic_batching"]["preferred_batch_size"], json!([]));
+
+    let config = house.get("/v2/models/batched/config").await.json();
+    let batching = &config["dynamic_batching"];
+    assert_eq!(
+        (&batching["preferred_batch_size"], &batching["max_queue_delay_microseconds"]),
+        (&json!([4]), &json!(2000))
+    );
+    assert_eq!((&batching["priority_levels"], &batching["default_priority_level"]), (&json!(16), &json!(2)));
+    assert_eq!(batching["default_queue_policy"]["max_queue_size"], 50);
+    assert_eq!(config["version_policy"], json!({ "specific": { "versions": [1] } }));
+    assert_eq!(config["instance_group"], json!([{ "name": "batched", "kind": "KIND_CPU", "count": 1 }]));
+    assert!(house.get("/v2/models/alone/config").await.json()["dynamic_batching"].is_null());
+    assert_eq!(house.get("/v2/models/nobody/config").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn each_stage_is_timed_and_they_add_up() {
     let house = House::new(&[("timed", &stand_in("100ms", "150ms", "200ms"))], keep).await;
     let request = Request::post("/v2/models/timed/infer")

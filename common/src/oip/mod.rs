@@ -12,6 +12,7 @@ mod error;
 mod infer;
 mod json;
 mod metadata;
+mod model_config;
 mod parameters;
 mod statistics;
 mod tensor;
@@ -23,6 +24,9 @@ pub use datatype::Datatype;
 pub use error::{ErrorBody, OipError};
 pub use infer::{Classification, InferRequest, InferResponse, RequestedOutput};
 pub use metadata::{IndexEntry, IndexRequest, ModelMetadata, ServerMetadata, TensorMetadata};
+pub use model_config::{
+    DynamicBatching, InstanceGroup, ModelConfig, ModelInput, ModelOutput, QueuePolicy, TransactionPolicy, VersionPolicy,
+};
 pub use parameters::Parameters;
 pub use statistics::{BatchStatistics, InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration, Statistics};
 pub use tensor::{Tensor, TensorData};

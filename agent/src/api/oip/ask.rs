@@ -14,12 +14,13 @@ use adit_common::timing::Stopwatch;
 use super::super::upload::image;
 use super::outputs::{respond, wish};
 use crate::error::InferError;
-use crate::serving::{self, Choice, Input, Priority, Serving};
+use crate::serving::{self, Choice, Input, Priority, Receipt, Serving};
 
 pub(super) const IMAGE: &str = "image";
 const INPUT: &str = "input";
 
-/// Asks a model: the request's own parameters are minded, its inputs are in `input` already.
+/// Asks a model: the request's own parameters are minded, its inputs are in `input` already. The receipt is to be kept until the
+/// answer is written, which is a part of the inference.
 pub(super) async fn ask(
     serving: &Serving,
     model: ModelName,
@@ -28,7 +29,7 @@ pub(super) async fn ask(
     input: Input,
     deadline: Deadline,
     watch: &mut Stopwatch,
-) -> Result<InferResponse, InferError> {
+) -> Result<(InferResponse, Receipt), InferError> {
     let detects = serving.catalogue().card(&model, &version)?.detects;
     let own = asked.parameters.timeout().map_err(invalid)?;
     let deadline = own.map_or(deadline, |own| deadline.min(Deadline::after(watch.born(), own)));
@@ -36,7 +37,8 @@ pub(super) async fn ask(
     let wish = wish(asked, &model, detects)?;
     let request = serving::InferRequest { model, version, input, deadline, priority };
     let response = serving.infer(request, watch).await?;
-    respond(asked, wish, &response).map_err(invalid)
+    let answer = respond(asked, wish, &response).map_err(invalid)?;
+    Ok((answer, response.receipt))
 }
 
 /// The model and version that a request names; no version is the newest.
@@ -71,4 +73,41 @@ pub(super) fn input(inputs: &[Tensor]) -> Result<Input, InferError> {
 
 pub(super) fn invalid(error: OipError) -> InferError {
     InferError::Invalid(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Input, String> {
+        let asked = InferRequest::parse(&Bytes::copy_from_slice(text.as_bytes()), None).unwrap();
+        input(&asked.inputs).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_image_comes_in_each_shape_and_as_base64() {
+        for shape in ["[2]", "[2,1]"] {
+            let text = format!(
+                r#"{{"inputs":[{{"name":"image","datatype":"BYTES","shape":{shape},"data":["iVBORw==","plain text"]}}]}}"#
+            );
+            let Ok(Input::Images(images)) = read(&text) else { panic!("no images: {text}") };
+            assert_eq!(images, [&b"\x89PNG"[..], b"plain text"]);
+        }
+    }
+
+    #[test]
+    fn what_no_model_takes_is_refused_by_name() {
+        for (input, because) in [
+            (r#"{"name":"image","datatype":"BYTES","shape":[1,2],"data":["a","b"]}"#, "expected [N] or [N, 1]"),
+            (r#"{"name":"image","datatype":"FP32","shape":[1],"data":[1]}"#, "not BYTES"),
+            (r#"{"name":"picture","datatype":"BYTES","shape":[1],"data":["a"]}"#, "unknown input `picture`"),
+            (r#"{"name":"input","datatype":"INT8","shape":[1],"data":[1]}"#, "not FP32"),
+        ] {
+            let error = read(&format!(r#"{{"inputs":[{input}]}}"#)).unwrap_err();
+            assert!(error.contains(because), "{input}: {error}");
+        }
+        assert!(read(r#"{"inputs":[]}"#).unwrap_err().contains("this one has 0"));
+    }
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use adit_common::deadline::Deadline;
-use adit_common::id::{ModelName, Version};
+use adit_common::id::ModelName;
 use adit_common::manifest::{Dialect, Gather, ModelState, Naming};
 use adit_common::timing::{Stage, Stopwatch};
 use adit_proto::inference as proto;
@@ -23,8 +23,8 @@ use super::super::reply::Refusal;
 use super::super::router::Api;
 use super::ask::{self, ask, input, invalid};
 use super::control::not_taken;
+use super::inform;
 use super::message;
-use super::rest::{describe, server};
 use crate::error::{ControlError, InferError};
 use crate::serving::Choice;
 
@@ -117,8 +117,9 @@ async fn infer(
     let (model, version) = named(&message.model_name, &message.model_version)?;
     let mut asked = message::request(message).map_err(of)?;
     let input = input(&std::mem::take(&mut asked.inputs)).map_err(of)?;
-    let answer = ask(&api.serving, model, version, &asked, input, deadline, watch).await.map_err(of)?;
+    let (answer, receipt) = ask(&api.serving, model, version, &asked, input, deadline, watch).await.map_err(of)?;
     let answer = message::response(answer).map_err(|error| of(invalid(error)))?;
+    drop(receipt);
     watch.lap(Stage::Encode);
     Ok(answer)
 }
@@ -134,16 +135,13 @@ impl GrpcInferenceService for Inference {
     }
 
     async fn server_ready(&self, _: Request<proto::ServerReadyRequest>) -> Answer<proto::ServerReadyResponse> {
-        let catalogue = self.api.serving.catalogue();
-        let ready = catalogue.is_settled() && catalogue.first_ready().is_some();
-        Ok(Response::new(proto::ServerReadyResponse { ready }))
+        Ok(Response::new(proto::ServerReadyResponse { ready: inform::readiness(&self.api).is_ok() }))
     }
 
     async fn model_ready(&self, request: Request<proto::ModelReadyRequest>) -> Answer<proto::ModelReadyResponse> {
         let proto::ModelReadyRequest { name, version } = request.into_inner();
-        let (model, version) = named(&name, &version)?;
-        let ready = match self.api.serving.catalogue().card(&model, &version) {
-            Ok(_) => true,
+        let ready = match inform::model_readiness(&self.api, &named(&name, &version)?) {
+            Ok(()) => true,
             Err(InferError::NotReady { .. } | InferError::NoMemory { .. }) => false,
             Err(error) => return Err(of(error)),
         };
@@ -151,7 +149,7 @@ impl GrpcInferenceService for Inference {
     }
 
     async fn server_metadata(&self, _: Request<proto::ServerMetadataRequest>) -> Answer<proto::ServerMetadataResponse> {
-        let metadata = server();
+        let metadata = inform::server();
         Ok(Response::new(proto::ServerMetadataResponse {
             name: metadata.name,
             version: metadata.version,
@@ -164,8 +162,7 @@ impl GrpcInferenceService for Inference {
         request: Request<proto::ModelMetadataRequest>,
     ) -> Answer<proto::ModelMetadataResponse> {
         let proto::ModelMetadataRequest { name, version } = request.into_inner();
-        let (model, version) = named(&name, &version)?;
-        let metadata = describe(&self.api.serving, &model, &version).map_err(of)?;
+        let metadata = inform::metadata(&self.api, &named(&name, &version)?).map_err(of)?;
         let tensors = |tensors: Vec<adit_common::oip::TensorMetadata>| {
             let tensor = |tensor: adit_common::oip::TensorMetadata| proto::model_metadata_response::TensorMetadata {
                 name: tensor.name,
@@ -231,15 +228,12 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<proto::RepositoryIndexRequest>,
     ) -> Answer<proto::RepositoryIndexResponse> {
-        let ready = request.get_ref().ready;
-        let report = self.api.serving.catalogue().report();
-        let listed = report.into_iter().filter(|model| !ready || model.state == ModelState::Ready);
-        let models = listed.map(|model| proto::repository_index_response::ModelIndex {
-            name: model.name.to_string(),
-            // Zero stands for a version that is not known.
-            version: if model.version == Version(0) { String::new() } else { model.version.to_string() },
-            state: model.state.name().to_owned(),
-            reason: model.reason,
+        let listed = inform::index(&self.api, request.get_ref().ready).into_iter();
+        let models = listed.map(|entry| proto::repository_index_response::ModelIndex {
+            name: entry.name,
+            version: entry.version,
+            state: entry.state.map_or("", ModelState::name).to_owned(),
+            reason: entry.reason,
         });
         Ok(Response::new(proto::RepositoryIndexResponse { models: models.collect() }))
     }

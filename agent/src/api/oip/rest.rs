@@ -1,19 +1,16 @@
 //! Open Inference Protocol over HTTP, as its clients really call it.
 //!
-//! What a model takes is in `ask`, what it gives in `outputs`. A whole body can also be the one image: with
-//! `inference-header-content-length: 0`, or with a content type `image/...`.
+//! What is asked and answered is in `ask` and `inform`; here it is read from JSON with binary tensors behind it, and written so.
+//! A whole body can also be the one image: with `inference-header-content-length: 0`, or with a content type `image/...`.
 //!
 //! Every error is `{"error": "..."}` under the status that Triton's clients know.
 
 use std::sync::Arc;
 
 use adit_common::deadline::Deadline;
-use adit_common::id::{ModelName, Version};
-use adit_common::manifest::{Dialect, Gather, ModelState};
-use adit_common::oip::{
-    Datatype, Encoded, HEADER_LENGTH, IndexEntry, IndexRequest, InferRequest, ModelMetadata, Parameters,
-    ServerMetadata, TensorMetadata, header_length,
-};
+use adit_common::id::ModelName;
+use adit_common::manifest::{Dialect, Gather};
+use adit_common::oip::{Encoded, HEADER_LENGTH, IndexRequest, InferRequest, header_length};
 use adit_common::timing::{Stage, Stopwatch};
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -25,12 +22,13 @@ use serde_json::json;
 use super::super::paths::Paths;
 use super::super::reply::{Refusal, bytes, json, refusal, timed};
 use super::super::router::{Api, arrived, deadline, text};
-use super::ask::{IMAGE, ask, input, invalid, named};
+use super::ask::{ask, input, invalid, named};
 use super::control::{load, unload};
-use super::outputs::{encode, outputs};
+use super::inform;
+use super::outputs::encode;
 use super::statistics::statistics;
 use crate::error::InferError;
-use crate::serving::{Choice, Input, Serving};
+use crate::serving::{Choice, Input};
 
 /// A JSON body above this is read on the blocking pool: at some 500 MB/s it would hold up other requests for too long.
 const LARGE_JSON: usize = 128 << 10;
@@ -75,6 +73,7 @@ pub(crate) fn paths() -> Paths {
         paths = paths
             .get(model, self::model)
             .get(&format!("{model}/ready"), model_ready)
+            .get(&format!("{model}/config"), config)
             .get(&format!("{model}/stats"), stats)
             .post(&format!("{model}/infer"), infer);
     }
@@ -83,18 +82,7 @@ pub(crate) fn paths() -> Paths {
 
 /// `GET /v2`
 pub(crate) async fn metadata() -> Response<Body> {
-    json(StatusCode::OK, &server())
-}
-
-/// What the agent says of itself.
-pub(super) fn server() -> ServerMetadata {
-    ServerMetadata {
-        name: "adit".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        extensions: ["binary_tensor_data", "classification", "model_repository", "statistics"]
-            .map(str::to_owned)
-            .to_vec(),
-    }
+    json(StatusCode::OK, &inform::server())
 }
 
 /// `GET /v2/health/live`
@@ -104,52 +92,32 @@ pub(crate) async fn live() -> Response<Body> {
 
 /// `GET /v2/health/ready`
 pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Response<Body> {
-    let catalogue = api.serving.catalogue();
-    let ready = catalogue.is_settled() && catalogue.first_ready().is_some();
-    if ready {
-        json(StatusCode::OK, &json!({ "ready": true }))
-    } else {
-        let reason = if catalogue.is_settled() { "no model is ready" } else { "models are being loaded" };
-        json(StatusCode::BAD_REQUEST, &json!({ "ready": false, "error": reason }))
+    match inform::readiness(&api) {
+        Ok(()) => json(StatusCode::OK, &json!({ "ready": true })),
+        Err(reason) => json(StatusCode::BAD_REQUEST, &json!({ "ready": false, "error": reason })),
     }
 }
 
 /// `GET /v2/models/{model}[/versions/{version}]`
 pub(crate) async fn model(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
-    told(path.parse().and_then(|(name, choice)| describe(&api.serving, &name, &choice)))
-}
-
-/// What a model takes and gives.
-pub(super) fn describe(serving: &Serving, name: &ModelName, choice: &Choice) -> Result<ModelMetadata, InferError> {
-    let catalogue = serving.catalogue();
-    let card = catalogue.card(name, choice)?;
-    let ready = catalogue.versions(name).into_iter().flatten().filter(|(_, entry)| entry.card().is_some());
-    let mut parameters = Parameters::default();
-    for (label, version) in catalogue.labels(name) {
-        parameters.set(&format!("label.{label}"), version.0);
-    }
-    Ok(ModelMetadata {
-        name: name.to_string(),
-        versions: ready.map(|(version, _)| version.to_string()).collect(),
-        platform: card.platform.clone(),
-        // `input` is another way to say the same: a client that fills every input it reads of must find one.
-        inputs: vec![TensorMetadata { name: IMAGE.into(), datatype: Datatype::Bytes, shape: vec![-1, 1] }],
-        outputs: outputs(card.labels.all().len(), card.detects),
-        parameters,
-    })
+    told(path.parse().and_then(|target| inform::metadata(&api, &target)))
 }
 
 /// `GET /v2/models/{model}[/versions/{version}]/ready`
 pub(crate) async fn model_ready(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
-    let found = path.parse().and_then(|(name, choice)| api.serving.catalogue().card(&name, &choice).cloned());
-    match found {
-        Ok(card) => json(StatusCode::OK, &json!({ "name": card.name, "ready": true })),
+    match path.parse().and_then(|target| inform::model_readiness(&api, &target)) {
+        Ok(()) => json(StatusCode::OK, &json!({ "name": path.model, "ready": true })),
         Err(error @ (InferError::NotReady { .. } | InferError::NoMemory { .. })) => {
             let body = json!({ "name": path.model, "ready": false, "error": error.to_string() });
             json(StatusCode::BAD_REQUEST, &body)
         }
         Err(error) => refuse(error),
     }
+}
+
+/// `GET /v2/models/{model}[/versions/{version}]/config`
+pub(crate) async fn config(State(api): State<Arc<Api>>, Path(path): Path<ModelPath>) -> Response<Body> {
+    told(path.parse().and_then(|target| inform::configuration(&api, &target)))
 }
 
 /// `GET /v2/models/stats`
@@ -172,25 +140,10 @@ pub(crate) async fn index(State(api): State<Arc<Api>>, request: Request) -> Resp
         [] => Ok(IndexRequest::default()),
         text => serde_json::from_slice(text).map_err(|error| format!("the JSON of the message is wrong: {error}")),
     };
-    let asked = match asked {
-        Ok(asked) => asked,
-        Err(message) => return refusal(StatusCode::BAD_REQUEST, &message),
-    };
-    let entries: Vec<_> = api
-        .serving
-        .catalogue()
-        .report()
-        .into_iter()
-        .filter(|model| !asked.ready || model.state == ModelState::Ready)
-        .map(|model| IndexEntry {
-            name: model.name.to_string(),
-            // Zero stands for a version that is not known.
-            version: if model.version == Version(0) { String::new() } else { model.version.to_string() },
-            state: Some(model.state),
-            reason: model.reason,
-        })
-        .collect();
-    json(StatusCode::OK, &entries)
+    match asked {
+        Ok(asked) => json(StatusCode::OK, &inform::index(&api, asked.ready)),
+        Err(message) => refusal(StatusCode::BAD_REQUEST, &message),
+    }
 }
 
 /// `POST /v2/models/{model}[/versions/{version}]/infer`
@@ -214,7 +167,7 @@ pub(crate) async fn infer(
         Err(refusal) => return refusal.answer(),
     };
     let mut watch = upload.watch(arrived);
-    let answered = answer(&api.serving, &path, upload.bytes.clone(), header_length, deadline, &mut watch).await;
+    let answered = answer(&api, &path, upload.bytes.clone(), header_length, deadline, &mut watch).await;
     drop(upload);
     let response = match answered {
         Ok(encoded) => {
@@ -232,24 +185,28 @@ pub(crate) async fn infer(
 }
 
 async fn answer(
-    serving: &Serving,
+    api: &Api,
     path: &ModelPath,
     body: Bytes,
     header_length: Option<usize>,
     deadline: Deadline,
     watch: &mut Stopwatch,
 ) -> Result<Encoded, InferError> {
-    let (model, version) = path.parse()?;
+    let target = path.parse()?;
     // Known before anything is read: an unknown model is no reason to parse megabytes.
-    serving.catalogue().card(&model, &version)?;
+    inform::model_readiness(api, &target)?;
     let (asked, input) = if header_length.is_none() && body.len() > LARGE_JSON {
         let parsed = tokio::task::spawn_blocking(move || parse(&body, header_length)).await;
         parsed.map_err(|error| InferError::Invalid(format!("the request cannot be read: {error}")))??
     } else {
         parse(&body, header_length)?
     };
-    let answer = ask(serving, model, version, &asked, input, deadline, watch).await?;
-    encode(&asked, &answer).map_err(invalid)
+    let (model, version) = target;
+    let (response, receipt) = ask(&api.serving, model, version, &asked, input, deadline, watch).await?;
+    let encoded = encode(&asked, &response).map_err(invalid);
+    // The inference includes the writing.
+    drop(receipt);
+    encoded
 }
 
 /// The request, without its input, and its input.
@@ -257,38 +214,4 @@ fn parse(body: &Bytes, header_length: Option<usize>) -> Result<(InferRequest, In
     let mut asked = InferRequest::parse(body, header_length).map_err(invalid)?;
     let input = input(&std::mem::take(&mut asked.inputs))?;
     Ok((asked, input))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<(InferRequest, Input), String> {
-        parse(&Bytes::copy_from_slice(text.as_bytes()), None).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn an_image_comes_in_each_shape_and_as_base64() {
-        for shape in ["[2]", "[2,1]"] {
-            let text = format!(
-                r#"{{"inputs":[{{"name":"image","datatype":"BYTES","shape":{shape},"data":["iVBORw==","plain text"]}}]}}"#
-            );
-            let Ok((_, Input::Images(images))) = read(&text) else { panic!("no images: {text}") };
-            assert_eq!(images, [&b"\x89PNG"[..], b"plain text"]);
-        }
-    }
-
-    #[test]
-    fn what_no_model_takes_is_refused_by_name() {
-        for (input, because) in [
-            (r#"{"name":"image","datatype":"BYTES","shape":[1,2],"data":["a","b"]}"#, "expected [N] or [N, 1]"),
-            (r#"{"name":"image","datatype":"FP32","shape":[1],"data":[1]}"#, "not BYTES"),
-            (r#"{"name":"picture","datatype":"BYTES","shape":[1],"data":["a"]}"#, "unknown input `picture`"),
-            (r#"{"name":"input","datatype":"INT8","shape":[1],"data":[1]}"#, "not FP32"),
-        ] {
-            let error = read(&format!(r#"{{"inputs":[{input}]}}"#)).unwrap_err();
-            assert!(error.contains(because), "{input}: {error}");
-        }
-        assert!(read(r#"{"inputs":[]}"#).unwrap_err().contains("this one has 0"));
-    }
 }
