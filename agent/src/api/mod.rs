@@ -5,6 +5,7 @@
 //! timing. The [`Listener`] serves a router on a TCP port of this machine.
 
 mod admin;
+mod coding;
 mod compat;
 mod grpc;
 mod listener;

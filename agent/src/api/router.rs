@@ -20,9 +20,10 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use bytes::Bytes;
-use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode};
 use tracing::Instrument as _;
 
+use super::coding::Coding;
 use super::compat;
 use super::grpc;
 use super::oip;
@@ -88,14 +89,15 @@ impl Api {
         Box::pin(async move { scope.draining().await })
     }
 
-    /// Takes a request's body in.
+    /// Takes a request's body in; one that is compressed comes expanded.
     pub(super) async fn take(&self, request: Request) -> Result<Upload, Refusal> {
-        let coding = text(request.headers(), header::CONTENT_ENCODING.as_str()).unwrap_or_default();
-        if !coding.is_empty() && !coding.eq_ignore_ascii_case("identity") {
-            let message = "request bodies must not have a content-encoding";
-            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        let coding = Coding::of(request.headers());
+        let coding = coding.map_err(|message| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))?;
+        let upload = self.receive(request.into_body()).await?;
+        match coding {
+            Some(coding) => self.intake.expand(upload, coding).await.map_err(|error| self.refused(&error)),
+            None => Ok(upload),
         }
-        self.receive(request.into_body()).await
     }
 
     /// Takes a body in as it is.
@@ -120,7 +122,7 @@ impl Api {
                 self.metrics.overloaded.add();
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            UploadError::Broken => StatusCode::BAD_REQUEST,
+            UploadError::Broken | UploadError::Coding(_) => StatusCode::BAD_REQUEST,
         };
         Refusal::new(status, error.to_string())
     }

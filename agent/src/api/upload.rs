@@ -3,6 +3,7 @@
 //! Two limits, because there are two ways to exhaust memory: one body that is too long, and many that are not. The second is
 //! kept by permits for the bytes that were really received, so that a slow upload holds little and a claimed length nothing.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,8 @@ use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::coding::Coding;
 
 /// Permits are for so many bytes each: a semaphore counts to 2^29 on small machines.
 const UNIT: usize = 1 << 10;
@@ -28,6 +31,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 #[derive(Debug, Clone)]
 pub(super) struct Intake {
     room: Arc<Semaphore>,
+    /// For expanding, which takes a core each.
+    cores: Arc<Semaphore>,
     max_body: usize,
 }
 
@@ -57,13 +62,17 @@ pub(super) enum UploadError {
     /// It broke off.
     #[error("the request body broke off")]
     Broken,
+    /// It is not compressed as it says.
+    #[error("the request body is not what its content-encoding says, which is {}", .0.name())]
+    Coding(Coding),
 }
 
 impl Intake {
     /// For bodies of at most `max_body` bytes each and `max_bodies` together.
     pub(super) fn new(max_body: usize, max_bodies: usize) -> Self {
         let units = (max_bodies / UNIT).min(Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(units)), max_body }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { room: Arc::new(Semaphore::new(units)), cores: Arc::new(Semaphore::new(cores)), max_body }
     }
 
     /// How long one body may be, in bytes.
@@ -111,6 +120,44 @@ impl Intake {
         }
         let bytes = if whole.is_empty() { first } else { whole.freeze() };
         Ok(Upload { bytes, whole: Instant::now(), _room: room })
+    }
+
+    /// Expands a body, within the same limits. A small one may become a thousand times as long: never on the runtime's threads.
+    pub(super) async fn expand(&self, upload: Upload, coding: Coding) -> Result<Upload, UploadError> {
+        if upload.bytes.is_empty() {
+            return Ok(upload);
+        }
+        let core = self.cores.clone().acquire_owned().await.map_err(|_| UploadError::NoRoom)?;
+        let intake = self.clone();
+        let expanded = tokio::task::spawn_blocking(move || {
+            let expanded = intake.expanded(&upload, coding);
+            drop((upload, core));
+            expanded
+        });
+        expanded.await.unwrap_or(Err(UploadError::Coding(coding)))
+    }
+
+    fn expanded(&self, upload: &Upload, coding: Coding) -> Result<Upload, UploadError> {
+        let (mut whole, mut room, mut refused) = (Vec::new(), None, None);
+        let result = coding.expand(&upload.bytes, |piece| {
+            let length = whole.len() + piece.len();
+            let paid = if length > self.max_body {
+                Err(UploadError::TooLong(self.max_body))
+            } else {
+                self.pay(&mut room, length)
+            };
+            paid.map_err(|error| {
+                refused = Some(error);
+                io::Error::from(io::ErrorKind::Other)
+            })?;
+            whole.extend_from_slice(piece);
+            Ok(())
+        });
+        match (result, refused) {
+            (Ok(()), _) => Ok(Upload { bytes: whole.into(), whole: upload.whole, _room: room }),
+            (Err(_), Some(refused)) => Err(refused),
+            (Err(_), None) => Err(UploadError::Coding(coding)),
+        }
     }
 
     /// Holds permits for `length` bytes, or says that there is no room.
@@ -183,6 +230,28 @@ mod tests {
         assert!(intake.collect(chunks(&[600, 400])).await.is_ok());
         assert!(matches!(intake.collect(chunks(&[600, 401])).await, Err(UploadError::TooLong(1000))));
         assert!(matches!(intake.collect(Full::new(Bytes::from(vec![0; 1001]))).await, Err(UploadError::TooLong(_))));
+    }
+
+    /// So many zeros, compressed to a thousandth.
+    async fn zeros(intake: &Intake, length: usize) -> Result<Upload, UploadError> {
+        let packed = Coding::Gzip.compress(&Bytes::from(vec![0; length])).await.unwrap();
+        let upload = intake.collect(Full::new(packed)).await?;
+        intake.expand(upload, Coding::Gzip).await
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_held_to_the_limits_of_what_it_becomes() {
+        let intake = Intake::new(1 << 20, 2 << 20);
+        let whole = zeros(&intake, 1 << 20).await.unwrap();
+        assert_eq!(whole.bytes.len(), 1 << 20);
+        assert!(matches!(zeros(&intake, (1 << 20) + 1).await, Err(UploadError::TooLong(_))));
+        let other = zeros(&intake, 900 << 10).await.unwrap();
+        assert!(matches!(zeros(&intake, 900 << 10).await, Err(UploadError::NoRoom)));
+        drop((whole, other));
+        assert_eq!(intake.room.available_permits(), (2 << 20) / UNIT, "nothing is held for what is gone");
+        let nonsense = intake.collect(Full::new(Bytes::from("no gzip"))).await.unwrap();
+        let refused = intake.expand(nonsense, Coding::Gzip).await;
+        assert!(matches!(refused, Err(UploadError::Coding(Coding::Gzip))));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The Open Inference Protocol over HTTP.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use adit_agent::config::Config;
@@ -64,6 +65,55 @@ async fn the_built_in_model_reads_a_one_in_every_coding() {
 }
 
 #[tokio::test]
+async fn bodies_and_answers_are_compressed_as_their_headers_say() {
+    let house = House::new(&[], keep).await;
+    let images = Tensor::bytes("image", &[32], vec![one().into(); 32]).unwrap();
+    for (binary, coding) in [(true, "gzip"), (false, "deflate"), (false, "gzip"), (true, "deflate")] {
+        let parameters = Parameters::default().with("binary_data_output", binary);
+        let asked = InferRequest { inputs: vec![images.clone()], parameters, ..InferRequest::default() };
+        let mut encoded = asked.encode(true).unwrap();
+        let request =
+            |body: Bytes| Request::post(DIGITS).header(HEADER_LENGTH, encoded.header_length.unwrap()).body(body);
+        let plain = ask(house.address(), request(encoded.body.clone()).unwrap()).await;
+        assert!(!plain.headers.contains_key("content-encoding"));
+        encoded.body = pack(coding, &encoded.body);
+        let mut request = request(encoded.body).unwrap();
+        request.headers_mut().insert("content-encoding", coding.parse().unwrap());
+        request.headers_mut().insert("accept-encoding", coding.parse().unwrap());
+        let mut packed = ask(house.address(), request).await;
+        assert_eq!(
+            (&packed.headers["content-encoding"], &packed.headers["vary"]),
+            (&coding.parse().unwrap(), &"accept-encoding".parse().unwrap())
+        );
+        assert!(packed.body.len() < plain.body.len() / 2, "{} of {}", packed.body.len(), plain.body.len());
+        packed.body = unpack(coding, &packed.body);
+        assert_eq!(read(&packed), read(&plain));
+    }
+    // Too short to gain anything.
+    let mut short = Request::post(DIGITS).body(Bytes::from(json_image(&one(), ""))).unwrap();
+    short.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
+    assert!(!ask(house.address(), short).await.headers.contains_key("content-encoding"));
+}
+
+fn pack(coding: &str, body: &[u8]) -> Bytes {
+    let (mut packed, effort) = (Vec::new(), flate2::Compression::default());
+    match coding {
+        "gzip" => flate2::read::GzEncoder::new(body, effort).read_to_end(&mut packed).unwrap(),
+        _ => flate2::read::ZlibEncoder::new(body, effort).read_to_end(&mut packed).unwrap(),
+    };
+    packed.into()
+}
+
+fn unpack(coding: &str, body: &[u8]) -> Bytes {
+    let mut whole = Vec::new();
+    match coding {
+        "gzip" => flate2::read::GzDecoder::new(body).read_to_end(&mut whole).unwrap(),
+        _ => flate2::read::ZlibDecoder::new(body).read_to_end(&mut whole).unwrap(),
+    };
+    whole.into()
+}
+
+#[tokio::test]
 async fn the_likeliest_classes_come_with_their_labels() {
     let house = House::new(&[], keep).await;
     let outputs = r#","outputs":[{"name":"probabilities","parameters":{"classification":3}}]"#;
@@ -123,7 +173,12 @@ async fn every_refusal_says_why_in_json() {
         (get(DIGITS), 405, "GET is not for"),
         (get("/v2/nothing"), 404, "nothing at /v2/nothing"),
         (get("/.adit/manifest"), 404, "nothing at"),
-        (Request::post(DIGITS).header("content-encoding", "gzip").body(Bytes::new()).unwrap(), 415, "content-encoding"),
+        (Request::post(DIGITS).header("content-encoding", "br").body(Bytes::new()).unwrap(), 415, "`br` is not taken"),
+        (
+            Request::post(DIGITS).header("content-encoding", "gzip").body(Bytes::from("{}")).unwrap(),
+            400,
+            "is not what its content-encoding says",
+        ),
         (
             Request::post(DIGITS).header(HEADER_LENGTH, "9").body(Bytes::from("{}")).unwrap(),
             400,

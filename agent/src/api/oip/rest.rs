@@ -19,6 +19,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::super::coding::Coding;
 use super::super::paths::Paths;
 use super::super::reply::{Refusal, bytes, json, refusal, timed};
 use super::super::router::{Api, arrived, deadline, text};
@@ -28,7 +29,7 @@ use super::inform;
 use super::outputs::encode;
 use super::statistics::statistics;
 use crate::error::InferError;
-use crate::serving::{Choice, Input};
+use crate::serving::{Choice, Input, Receipt};
 
 /// A JSON body above this is read on the blocking pool: at some 500 MB/s it would hold up other requests for too long.
 const LARGE_JSON: usize = 128 << 10;
@@ -162,6 +163,7 @@ pub(crate) async fn infer(
         .is_some_and(|kind| kind.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("image/")));
     // An image as the body is what the protocol calls a raw request.
     let header_length = if is_image && header_length.is_none() { Some(0) } else { header_length };
+    let coding = Coding::wanted(headers);
     let upload = match api.take(request).await {
         Ok(upload) => upload,
         Err(refusal) => return refusal.answer(),
@@ -170,9 +172,20 @@ pub(crate) async fn infer(
     let answered = answer(&api, &path, upload.bytes.clone(), header_length, deadline, &mut watch).await;
     drop(upload);
     let response = match answered {
-        Ok(encoded) => {
+        Ok((encoded, receipt)) => {
             let content_type = HeaderValue::from_static(encoded.content_type());
-            let mut response = bytes(StatusCode::OK, content_type, encoded.body);
+            let packed = match coding {
+                Some(coding) => coding.compress(&encoded.body).await.map(|packed| (coding, packed)),
+                None => None,
+            };
+            // The inference includes the writing.
+            drop(receipt);
+            let (coding, body) = packed.map_or((None, encoded.body), |(coding, packed)| (Some(coding), packed));
+            let mut response = bytes(StatusCode::OK, content_type, body);
+            if let Some(coding) = coding {
+                response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+            }
+            response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
             if let Some(length) = encoded.header_length {
                 response.headers_mut().insert(HEADER_LENGTH, HeaderValue::from(length));
             }
@@ -191,7 +204,7 @@ async fn answer(
     header_length: Option<usize>,
     deadline: Deadline,
     watch: &mut Stopwatch,
-) -> Result<Encoded, InferError> {
+) -> Result<(Encoded, Receipt), InferError> {
     let target = path.parse()?;
     // Known before anything is read: an unknown model is no reason to parse megabytes.
     inform::model_readiness(api, &target)?;
@@ -203,10 +216,7 @@ async fn answer(
     };
     let (model, version) = target;
     let (response, receipt) = ask(&api.serving, model, version, &asked, input, deadline, watch).await?;
-    let encoded = encode(&asked, &response).map_err(invalid);
-    // The inference includes the writing.
-    drop(receipt);
-    encoded
+    Ok((encode(&asked, &response).map_err(invalid)?, receipt))
 }
 
 /// The request, without its input, and its input.
