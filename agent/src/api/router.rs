@@ -54,7 +54,7 @@ pub struct Api {
     intake: Intake,
     pub(super) metrics: Arc<Metrics>,
     pub(super) host: String,
-    /// Whether models may be loaded and unloaded over the local listener.
+    /// Whether models may be loaded and unloaded, and settings changed, over the local listener.
     local_control: bool,
     scope: Shutdown,
 }
@@ -79,7 +79,7 @@ impl Api {
         if self.local_control || !matches!(extensions.get::<Origin>(), Some(Origin::Local(_))) {
             return Ok(());
         }
-        let message = "models are not loaded and unloaded over this listener: [local] control in agent.toml allows it";
+        let message = "nothing is changed over this listener: [local] control in agent.toml allows it";
         Err(Refusal::new(StatusCode::FORBIDDEN, message))
     }
 

@@ -17,6 +17,7 @@ mod predictions;
 mod program;
 mod pull;
 mod repository;
+mod settings;
 mod statistics;
 mod training;
 mod tunnel;

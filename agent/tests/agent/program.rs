@@ -25,7 +25,7 @@ pub(crate) fn written(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> S
 }
 
 /// Killed when a test fails, so that none stays behind.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -17,4 +17,4 @@ pub use humane::{
 };
 pub use notify::{Notifier, NotifyError};
 pub use shutdown::{Shutdown, signal};
-pub use telemetry::{LogFormat, TelemetryError, init};
+pub use telemetry::{Log, LogFormat, TelemetryError, init};

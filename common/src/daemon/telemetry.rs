@@ -1,14 +1,16 @@
 //! The log: to standard error, as text for people or as JSON for machines.
 //!
 //! Standard error, because the service manager collects it and a program's answer on standard output stays clean. The
-//! filter is `tracing`'s: `info`, or `info,adit_relay=debug`.
+//! filter is `tracing`'s: `info`, or `info,adit_relay=debug`. While the program runs its [`Log`] can be made to tell more or less.
 
 use std::fmt;
 use std::io::IsTerminal as _;
 use std::str::FromStr;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -61,13 +63,73 @@ pub enum TelemetryError {
     /// The process has a log already.
     #[error("the log is already set up")]
     Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
+    /// The log is there, but cannot be changed any more.
+    #[error("the log cannot be changed")]
+    Change(#[source] tracing_subscriber::reload::Error),
+}
+
+/// A running log, whose level can be changed.
+pub struct Log {
+    /// The filter as it was configured.
+    filter: String,
+    level: Mutex<LevelFilter>,
+    reload: Box<dyn Fn(EnvFilter) -> Result<(), TelemetryError> + Send + Sync>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Log").field("filter", &self.filter).field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
+/// The log that [`init`] has set up: a process has one.
+static OF_PROCESS: OnceLock<Log> = OnceLock::new();
+
+impl Log {
+    /// The process's log, if it has been set up.
+    pub fn of_process() -> Option<&'static Self> {
+        OF_PROCESS.get()
+    }
+
+    /// How much it tells.
+    pub fn level(&self) -> LevelFilter {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells more or less from now on. The level that was configured brings the configured filter back; details beyond `INFO`
+    /// are those of this program, not those of the libraries below it, which would drown them.
+    pub fn set_level(&self, level: LevelFilter) -> Result<(), TelemetryError> {
+        let mut current = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let configured = read(&self.filter)?;
+        let filter = match level {
+            level if level == most(&configured) => configured,
+            LevelFilter::DEBUG | LevelFilter::TRACE => read(&format!("info,adit={level}"))?,
+            level => read(&level.to_string())?,
+        };
+        (self.reload)(filter)?;
+        *current = level;
+        Ok(())
+    }
 }
 
 /// Sends the process's log to standard error; once a process.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
     let colour = std::io::stderr().is_terminal();
-    let log = subscriber(format, filter, colour, std::io::stderr)?;
-    tracing::subscriber::set_global_default(log).map_err(TelemetryError::Twice)
+    let (subscriber, log) = subscriber(format, filter, colour, std::io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(TelemetryError::Twice)?;
+    // There is none yet: that of another call would have been in the way above.
+    let _ = OF_PROCESS.set(log);
+    Ok(())
+}
+
+fn read(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(filter)
+        .map_err(|source| TelemetryError::Filter { filter: filter.chars().take(200).collect(), source })
+}
+
+/// The most that a filter lets through of anything.
+fn most(filter: &EnvFilter) -> LevelFilter {
+    filter.max_level_hint().unwrap_or(LevelFilter::TRACE)
 }
 
 fn subscriber<W>(
@@ -75,16 +137,27 @@ fn subscriber<W>(
     filter: &str,
     colour: bool,
     writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+) -> Result<(Box<dyn Subscriber + Send + Sync>, Log), TelemetryError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|source| TelemetryError::Filter { filter: filter.chars().take(200).collect(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colour);
+    let configured = read(filter)?;
+    let level = Mutex::new(most(&configured));
+    let builder = tracing_subscriber::fmt().with_env_filter(configured).with_writer(writer).with_ansi(colour);
+    let filter = filter.to_owned();
     Ok(match format {
-        LogFormat::Text => Box::new(builder.finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).with_current_span(false).finish()),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let reload = Box::new(move |filter| handle.reload(filter).map_err(TelemetryError::Change));
+            (Box::new(builder.finish()), Log { filter, level, reload })
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_current_span(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let reload = Box::new(move |filter| handle.reload(filter).map_err(TelemetryError::Change));
+            (Box::new(builder.finish()), Log { filter, level, reload })
+        }
     })
 }
 
@@ -111,7 +184,7 @@ mod tests {
     fn log(format: LogFormat, filter: &str) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
-        let log = subscriber(format, filter, false, move || writer.clone()).unwrap();
+        let (log, _) = subscriber(format, filter, false, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(log, || {
             let _span = tracing::info_span!("call", request = "r-1").entered();
             tracing::info!(status = 200, "answered");
@@ -134,6 +207,33 @@ mod tests {
         let text = log(LogFormat::Text, "warn,adit_common::daemon=debug");
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains("call{request=\"r-1\"}") && !text.contains('\x1b'), "{text}");
+    }
+
+    #[test]
+    fn a_running_log_tells_more_or_less_and_as_it_was_configured() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let memory = Memory::default();
+            let writer = memory.clone();
+            let configured = "info,elsewhere=off";
+            let (subscriber, log) = subscriber(format, configured, false, move || writer.clone()).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                let lines = || {
+                    tracing::error!("error");
+                    tracing::info!("info");
+                    tracing::debug!("debug");
+                    tracing::debug!(target: "quinn", "a library's");
+                    tracing::info!(target: "elsewhere", "configured away");
+                    std::mem::take(&mut *memory.0.lock().unwrap()).iter().filter(|byte| **byte == b'\n').count()
+                };
+                assert_eq!((log.level(), lines()), (LevelFilter::INFO, 2));
+                for (level, told) in
+                    [(LevelFilter::DEBUG, 4), (LevelFilter::ERROR, 1), (LevelFilter::OFF, 0), (LevelFilter::INFO, 2)]
+                {
+                    log.set_level(level).unwrap();
+                    assert_eq!((log.level(), lines()), (level, told), "{format} {level}");
+                }
+            });
+        }
     }
 
     #[test]

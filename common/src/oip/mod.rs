@@ -14,6 +14,7 @@ mod json;
 mod metadata;
 mod model_config;
 mod parameters;
+mod settings;
 mod statistics;
 mod tensor;
 #[cfg(test)]
@@ -28,5 +29,6 @@ pub use model_config::{
     DynamicBatching, InstanceGroup, ModelConfig, ModelInput, ModelOutput, QueuePolicy, TransactionPolicy, VersionPolicy,
 };
 pub use parameters::Parameters;
+pub use settings::{LogSettings, LogUpdate, TraceSettings};
 pub use statistics::{BatchStatistics, InferStatistics, MemoryUsage, ModelStatistics, StatisticDuration, Statistics};
 pub use tensor::{Tensor, TensorData};

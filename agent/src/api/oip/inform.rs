@@ -52,6 +52,12 @@ pub(crate) fn model_readiness(api: &Api, (model, choice): &(ModelName, Choice)) 
     api.serving.catalogue().card(model, choice).map(drop)
 }
 
+/// Whether there is such a model, in whatever state.
+pub(crate) fn known(api: &Api, model: &ModelName) -> Result<(), InferError> {
+    let there = api.serving.catalogue().versions(model).is_some();
+    there.then_some(()).ok_or_else(|| InferError::NotFound { model: model.to_string(), version: None })
+}
+
 /// What a model takes and gives.
 pub(crate) fn metadata(api: &Api, (model, choice): &(ModelName, Choice)) -> Result<ModelMetadata, InferError> {
     let catalogue = api.serving.catalogue();

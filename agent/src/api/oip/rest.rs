@@ -25,6 +25,7 @@ use super::super::reply::{Refusal, bytes, json, refusal, timed};
 use super::super::router::{Api, arrived, deadline, text};
 use super::ask::{ask, input, invalid, named};
 use super::control::{load, unload};
+use super::extensions::extend;
 use super::inform;
 use super::outputs::encode;
 use super::statistics::statistics;
@@ -78,7 +79,7 @@ pub(crate) fn paths() -> Paths {
             .get(&format!("{model}/stats"), stats)
             .post(&format!("{model}/infer"), infer);
     }
-    paths
+    extend(paths)
 }
 
 /// `GET /v2`
