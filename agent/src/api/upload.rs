@@ -153,6 +153,8 @@ impl Intake {
             whole.extend_from_slice(piece);
             Ok(())
         });
+        // What was reserved beyond the end is not paid for.
+        whole.shrink_to_fit();
         match (result, refused) {
             (Ok(()), _) => Ok(Upload { bytes: whole.into(), whole: upload.whole, _room: room }),
             (Err(_), Some(refused)) => Err(refused),

@@ -7,6 +7,7 @@ mod boxes;
 mod cancel;
 mod chaos;
 mod detect;
+mod extensions;
 mod formats;
 mod gather;
 mod grpc;
