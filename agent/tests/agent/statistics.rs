@@ -103,3 +103,40 @@ async fn an_account_outlives_reloads_and_its_version() {
     house.agent.serving().rescan().await.unwrap();
     assert_eq!(of(&house, "/v2/models/other/stats").await.inference_count, 1);
 }
+
+/// Every number of it, in one order.
+fn numbers(stats: &ModelStatistics) -> Vec<u64> {
+    let all = stats.inference_stats;
+    let durations = [all.success, all.fail, all.queue, all.compute_input, all.compute_infer, all.compute_output];
+    let counts = [stats.last_inference, stats.inference_count, stats.execution_count];
+    durations.iter().flat_map(|duration| [duration.count, duration.ns]).chain(counts).collect()
+}
+
+#[tokio::test]
+async fn no_number_ever_falls_while_requests_run_and_versions_are_reloaded() {
+    let house = House::new(&[("busy", &stand_in("1ms", "0ms", "2ms"))], |config| config.local.control = true).await;
+    let ask = async || {
+        let mut answered = 0;
+        for _ in 0..20 {
+            let status = house.post("/v2/models/busy/infer", json_image(b"anything", "")).await.status;
+            // It may just be away.
+            assert!(matches!(status, StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE), "{status}");
+            answered += u64::from(status == StatusCode::OK);
+        }
+        answered
+    };
+    let watch = async || {
+        let mut last = numbers(&of(&house, "/v2/models/busy/stats").await);
+        for round in 0..20 {
+            if round % 5 == 0 {
+                assert_eq!(house.post("/v2/repository/models/busy/unload", "").await.status, StatusCode::OK);
+                assert_eq!(house.post("/v2/repository/models/busy/load", "").await.status, StatusCode::OK);
+            }
+            let now = numbers(&of(&house, "/v2/models/busy/stats").await);
+            assert!(last.iter().zip(&now).all(|(before, after)| before <= after), "{last:?}, then {now:?}");
+            last = now;
+        }
+    };
+    let (one, two, three, ()) = futures_util::join!(ask(), ask(), ask(), watch());
+    assert_eq!(of(&house, "/v2/models/busy/stats").await.inference_count, one + two + three);
+}
