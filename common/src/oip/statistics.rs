@@ -107,50 +107,6 @@ pub struct MemoryUsage {
     pub byte_size: u64,
 }
 
-impl StatisticDuration {
-    fn add(&mut self, other: Self) {
-        self.count = self.count.saturating_add(other.count);
-        self.ns = self.ns.saturating_add(other.ns);
-    }
-}
-
-impl InferStatistics {
-    fn add(&mut self, other: &Self) {
-        self.success.add(other.success);
-        self.fail.add(other.fail);
-        self.queue.add(other.queue);
-        self.compute_input.add(other.compute_input);
-        self.compute_infer.add(other.compute_infer);
-        self.compute_output.add(other.compute_output);
-        self.cache_hit.add(other.cache_hit);
-        self.cache_miss.add(other.cache_miss);
-    }
-}
-
-impl ModelStatistics {
-    /// Adds what another server has counted of the same version.
-    pub fn add(&mut self, other: &Self) {
-        self.last_inference = self.last_inference.max(other.last_inference);
-        self.inference_count = self.inference_count.saturating_add(other.inference_count);
-        self.execution_count = self.execution_count.saturating_add(other.execution_count);
-        self.inference_stats.add(&other.inference_stats);
-        for batch in &other.batch_stats {
-            let place = self.batch_stats.binary_search_by_key(&batch.batch_size, |batch| batch.batch_size);
-            match place {
-                Ok(place) => {
-                    let mine = &mut self.batch_stats[place];
-                    mine.compute_input.add(batch.compute_input);
-                    mine.compute_infer.add(batch.compute_infer);
-                    mine.compute_output.add(batch.compute_output);
-                }
-                Err(place) => self.batch_stats.insert(place, *batch),
-            }
-        }
-        // Each server has memories of its own.
-        self.memory_usage.extend(other.memory_usage.iter().cloned());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,19 +117,5 @@ mod tests {
     fn statistics_are_spelled_as_clients_read_them() {
         let statistics: Statistics = serde_json::from_str(TEXT).unwrap();
         assert_eq!(serde_json::to_string(&statistics).unwrap(), TEXT);
-    }
-
-    #[test]
-    fn those_of_two_servers_add_up() {
-        let mut sum = serde_json::from_str::<Statistics>(TEXT).unwrap().model_stats.remove(0);
-        let mut other = sum.clone();
-        (other.last_inference, other.batch_stats[0].batch_size) = (1, 2);
-        other.batch_stats.push(sum.batch_stats[0]);
-        sum.add(&other);
-        assert_eq!((sum.last_inference, sum.inference_count, sum.execution_count), (1_763_754_787_000, 6, 4));
-        assert_eq!(sum.inference_stats.success, StatisticDuration { count: 4, ns: 17284 });
-        let sizes: Vec<_> = sum.batch_stats.iter().map(|batch| (batch.batch_size, batch.compute_infer.count)).collect();
-        assert_eq!(sizes, [(2, 1), (3, 2)]);
-        assert_eq!(sum.memory_usage.len(), 2);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use adit_common::manifest::Gather;
 use adit_common::oip::LogUpdate;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -21,10 +22,14 @@ use crate::error::InferError;
 
 /// What these extensions add to the paths of the protocol.
 pub(super) fn extend(mut paths: Paths) -> Paths {
-    paths = paths.get("/v2/logging", log).post("/v2/logging", change_log).controls();
-    paths = paths.get("/v2/trace/setting", trace).post("/v2/trace/setting", change_trace).controls();
+    paths = paths.get("/v2/logging", log).post("/v2/logging", change_log).controls().gathered(Gather::Every);
+    paths = paths
+        .get("/v2/trace/setting", trace)
+        .post("/v2/trace/setting", change_trace)
+        .controls()
+        .gathered(Gather::Every);
     let model = "/v2/models/{model}/trace/setting";
-    paths = paths.get(model, model_trace).post(model, change_model_trace).controls();
+    paths = paths.get(model, model_trace).post(model, change_model_trace).controls().gathered(Gather::Every);
     for memory in ["/v2/systemsharedmemory", "/v2/cudasharedmemory"] {
         paths = paths
             .get(&format!("{memory}/status"), no_memory)

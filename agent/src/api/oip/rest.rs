@@ -63,6 +63,7 @@ pub(crate) fn paths() -> Paths {
         .get("/v2/health/live", live)
         .get("/v2/health/ready", ready)
         .get("/v2/models/stats", all_stats)
+        .gathered(counters())
         .post("/v2/repository/index", index)
         .gathered(Gather::Rows { at: String::new(), key: vec!["name".to_owned(), "version".to_owned()] })
         .post("/v2/repository/models/{model}/unload", unload)
@@ -77,9 +78,15 @@ pub(crate) fn paths() -> Paths {
             .get(&format!("{model}/ready"), model_ready)
             .get(&format!("{model}/config"), config)
             .get(&format!("{model}/stats"), stats)
+            .gathered(counters())
             .post(&format!("{model}/infer"), infer);
     }
     extend(paths)
+}
+
+/// How relays make one answer of the statistics of all agents.
+fn counters() -> Gather {
+    Gather::Counters { at: "/model_stats".to_owned(), key: vec!["name".to_owned(), "version".to_owned()] }
 }
 
 /// `GET /v2`

@@ -8,7 +8,7 @@ use adit_common::oip::{BatchStatistics, InferStatistics, MemoryUsage, ModelStati
 use super::super::router::Api;
 use crate::error::InferError;
 use crate::metrics::{Figures, Total};
-use crate::serving::Choice;
+use crate::serving::{Card, Choice};
 
 /// The statistics of all models, of one, or of one version of it. A version that was loaded once is told of for as long as the
 /// agent runs, so that no sum over agents ever falls.
@@ -18,14 +18,14 @@ pub(crate) fn statistics(api: &Api, target: Option<&(ModelName, Choice)>) -> Res
         Some((_, Choice::Version(version))) => Some(*version),
         _ => None,
     };
-    let memory = memory(api);
+    let mut memory = memory(api);
     let meant = |model: &ModelName, number: Version| {
         target.is_none_or(|(wanted, _)| wanted == model) && version.is_none_or(|wanted| wanted == number)
     };
     let accounts = api.metrics.accounts().into_iter().filter(|(model, version, _)| meant(model, *version));
     let model_stats: Vec<_> = accounts
         .map(|(model, version, account)| {
-            let taken = memory.get(&(model.clone(), version)).copied();
+            let taken = memory.remove(&(model.clone(), version));
             told(&model, version, &account.figures(), taken)
         })
         .collect();
@@ -36,14 +36,21 @@ pub(crate) fn statistics(api: &Api, target: Option<&(ModelName, Choice)>) -> Res
     Ok(Statistics { model_stats })
 }
 
-/// What the weights of each version that is awake take, in bytes.
-fn memory(api: &Api) -> BTreeMap<(ModelName, Version), u64> {
+/// What the weights of each version that is awake take, and where.
+fn memory(api: &Api) -> BTreeMap<(ModelName, Version), MemoryUsage> {
     let catalogue = api.serving.catalogue();
     let awake = catalogue.entries().filter(|(_, _, entry)| !entry.is_asleep());
-    awake.filter_map(|(name, version, entry)| Some(((name.clone(), version), entry.card()?.bytes))).collect()
+    awake.filter_map(|(name, version, entry)| Some(((name.clone(), version), usage(entry.card()?)))).collect()
 }
 
-fn told(model: &ModelName, version: Version, figures: &Figures, memory: Option<u64>) -> ModelStatistics {
+fn usage(card: &Card) -> MemoryUsage {
+    // Such as `cpu`, or `cuda:1`.
+    let number = card.device.split_once(':').and_then(|(_, number)| number.parse().ok());
+    let kind = if number.is_some() { "GPU" } else { "CPU" };
+    MemoryUsage { kind: kind.to_owned(), id: number.unwrap_or(0), byte_size: card.bytes }
+}
+
+fn told(model: &ModelName, version: Version, figures: &Figures, memory: Option<MemoryUsage>) -> ModelStatistics {
     let fail = figures.failures.iter().fold(Total::default(), |sum, failure| Total {
         count: sum.count + failure.count,
         nanos: sum.nanos + failure.nanos,
@@ -54,7 +61,6 @@ fn told(model: &ModelName, version: Version, figures: &Figures, memory: Option<u
         compute_infer: duration(*infer),
         compute_output: duration(*output),
     });
-    let usage = |bytes| MemoryUsage { kind: "CPU".to_owned(), id: 0, byte_size: bytes };
     ModelStatistics {
         name: model.to_string(),
         version: version.to_string(),
@@ -73,7 +79,7 @@ fn told(model: &ModelName, version: Version, figures: &Figures, memory: Option<u
         },
         response_stats: BTreeMap::new(),
         batch_stats: sizes.collect(),
-        memory_usage: memory.map(usage).into_iter().collect(),
+        memory_usage: memory.into_iter().collect(),
     }
 }
 
