@@ -131,7 +131,7 @@ pub struct DetectArgs {
     #[arg(long)]
     pub version: Option<Version>,
     /// Leave out what scores less, from 0 to 1; the model itself leaves out what it is unsure of
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = fraction)]
     pub confidence: f32,
     /// Print JSON, one line an image
     #[arg(long)]
@@ -142,6 +142,11 @@ pub struct DetectArgs {
     /// The images (JPEG, PNG, ...), as they are on disk
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
+}
+
+fn fraction(text: &str) -> Result<f32, String> {
+    let read = text.parse::<f32>().ok().filter(|read| (0.0..=1.0).contains(read));
+    read.ok_or_else(|| "it is a number from 0 to 1".to_owned())
 }
 
 /// How the sendings of an open loop are spread.
@@ -297,6 +302,7 @@ mod tests {
             let error = test(line).unwrap_err();
             assert!(error.contains(reason), "{line}: {error}");
         }
+        assert!(parse("adit detect --url https://h --model m --confidence nan a").unwrap_err().contains("from 0 to 1"));
         assert!(parse("adit classify --url relay.example --model m a").unwrap_err().contains("scheme is missing"));
         assert!(parse("adit classify --url https://h --model ../x a").unwrap_err().contains("is not a model name"));
         assert!(parse("adit classify --url https://h --model m").unwrap_err().contains("<IMAGE>"));

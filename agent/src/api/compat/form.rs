@@ -59,13 +59,16 @@ impl Posted {
 impl Form {
     async fn read(kind: &str, body: Bytes) -> Result<Self, String> {
         if let Ok(boundary) = parse_boundary(kind) {
-            return Self::parts(boundary, body).await.map_err(|error| error.to_string());
+            return Self::parts(boundary, body).await;
         }
         let urlencoded = kind.split(';').next().unwrap_or_default().trim();
         if !urlencoded.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Ok(Self::default());
         }
-        let pairs = form_urlencoded::parse(&body).take(MOST);
+        let pairs = form_urlencoded::parse(&body);
+        if pairs.clone().nth(MOST).is_some() {
+            return Err(too_many());
+        }
         let field = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| Field {
             name: name.into_owned(),
             file: None,
@@ -74,15 +77,16 @@ impl Form {
         Ok(Self(pairs.map(field).collect()))
     }
 
-    async fn parts(boundary: String, body: Bytes) -> Result<Self, multer::Error> {
+    async fn parts(boundary: String, body: Bytes) -> Result<Self, String> {
+        let broken = |error: multer::Error| error.to_string();
         let mut parts = Multipart::new(stream::iter([Ok::<_, Infallible>(body)]), boundary);
         let mut fields = Vec::new();
-        while let Some(mut part) = parts.next_field().await? {
+        while let Some(mut part) = parts.next_field().await.map_err(broken)? {
             if fields.len() == MOST {
-                break;
+                return Err(too_many());
             }
             let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
-            while let Some(chunk) = part.chunk().await? {
+            while let Some(chunk) = part.chunk().await.map_err(broken)? {
                 if first.is_empty() && whole.is_empty() {
                     // Mostly all of it, and then it need not be copied.
                     first = chunk;
@@ -115,6 +119,10 @@ impl Form {
         let named = self.0.iter().filter(move |field| field.name == name);
         named.map(|field| (field.file.as_deref().unwrap_or_default(), &field.content))
     }
+}
+
+fn too_many() -> String {
+    format!("it has more than {MOST} fields")
 }
 
 #[cfg(test)]
@@ -151,7 +159,14 @@ mod tests {
         for broken in ["", "--x\r\n", "--x\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\nAB", "text"] {
             assert!(read(MULTIPART, broken).await.is_err(), "{broken:?}");
         }
-        let many = "--x\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\n\r\n".repeat(1000) + "--x--\r\n";
-        assert_eq!(read(MULTIPART, &many).await.unwrap().files("a").count(), MOST);
+        let many =
+            |count: usize| "--x\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\n\r\n".repeat(count) + "--x--\r\n";
+        assert_eq!(read(MULTIPART, &many(MOST)).await.unwrap().files("a").count(), MOST);
+        let pairs = |count: usize| "a=1&".repeat(count);
+        let urlencoded = "application/x-www-form-urlencoded";
+        assert_eq!(read(urlencoded, &pairs(MOST)).await.unwrap().files("a").count(), MOST);
+        for refused in [read(MULTIPART, &many(MOST + 1)).await, read(urlencoded, &pairs(MOST + 1)).await] {
+            assert_eq!(refused.unwrap_err(), "it has more than 256 fields");
+        }
     }
 }
