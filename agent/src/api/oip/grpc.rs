@@ -23,8 +23,11 @@ use super::super::reply::Refusal;
 use super::super::router::Api;
 use super::ask::{self, ask, input, invalid};
 use super::control::not_taken;
-use super::inform;
+use super::described;
+use super::inform::{self, configuration};
 use super::message;
+use super::settings::{set_log, set_trace};
+use super::statistics::statistics;
 use crate::error::{ControlError, InferError};
 use crate::serving::Choice;
 
@@ -34,7 +37,7 @@ const SERVICE: &str = "/inference.GRPCInferenceService";
 const AT_ONCE: usize = 16;
 
 /// Methods whose first field is the model's name.
-const OF_A_MODEL: [&str; 3] = ["ModelReady", "ModelMetadata", "ModelInfer"];
+const OF_A_MODEL: [&str; 4] = ["ModelReady", "ModelMetadata", "ModelInfer", "ModelConfig"];
 
 const OF_THE_SERVER: [&str; 3] = ["ServerLive", "ServerReady", "ServerMetadata"];
 
@@ -61,8 +64,14 @@ pub(crate) fn paths() -> Paths {
     for method in ["RepositoryModelUnload", "RepositoryModelLoad"] {
         paths = paths.post(&path(method), call).named(Naming::Protobuf(vec![2])).controls().gathered(Gather::Every);
     }
+    // What is asked is also changed by these.
+    for method in ["TraceSetting", "LogSettings"] {
+        paths = paths.post(&path(method), call).controls();
+    }
     paths = paths.post(&path("RepositoryIndex"), call).gathered(Gather::Messages);
-    paths.post(&path("ModelStreamInfer"), stream).named(Naming::Protobuf(vec![1]))
+    let name = || Naming::Protobuf(vec![1]);
+    paths = paths.post(&path("ModelStatistics"), call).named(name()).gathered(Gather::Messages);
+    paths.post(&path("ModelStreamInfer"), stream).named(name())
 }
 
 fn service(api: &Arc<Api>, request: &HttpRequest) -> GrpcInferenceServiceServer<Inference> {
@@ -260,6 +269,38 @@ impl GrpcInferenceService for Inference {
         let (model, _) = named(&request.get_ref().model_name, "")?;
         self.api.serving.unload(&model).await.map_err(controlled)?;
         Ok(Response::new(proto::RepositoryModelUnloadResponse {}))
+    }
+
+    async fn model_config(&self, request: Request<proto::ModelConfigRequest>) -> Answer<proto::ModelConfigResponse> {
+        let proto::ModelConfigRequest { name, version } = request.into_inner();
+        let config = configuration(&self.api, &named(&name, &version)?).map_err(of)?;
+        Ok(Response::new(proto::ModelConfigResponse { config: Some(described::config(config)) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<proto::ModelStatisticsRequest>,
+    ) -> Answer<proto::ModelStatisticsResponse> {
+        let proto::ModelStatisticsRequest { name, version } = request.into_inner();
+        // No name is every model.
+        let target = (!name.is_empty()).then(|| named(&name, &version)).transpose()?;
+        let counted = statistics(&self.api, target.as_ref()).map_err(of)?;
+        let model_stats = counted.model_stats.into_iter().map(described::statistics).collect();
+        Ok(Response::new(proto::ModelStatisticsResponse { model_stats }))
+    }
+
+    async fn trace_setting(&self, request: Request<proto::TraceSettingRequest>) -> Answer<proto::TraceSettingResponse> {
+        self.control.clone()?;
+        let update = described::trace_update(request.into_inner().settings);
+        let settings = set_trace(&update).map_err(Status::invalid_argument)?;
+        Ok(Response::new(described::traces(settings)))
+    }
+
+    async fn log_settings(&self, request: Request<proto::LogSettingsRequest>) -> Answer<proto::LogSettingsResponse> {
+        self.control.clone()?;
+        let update = described::log_update(request.into_inner().settings).map_err(Status::invalid_argument)?;
+        let settings = set_log(&update).map_err(Status::invalid_argument)?;
+        Ok(Response::new(described::log(settings)))
     }
 
     async fn system_shared_memory_status(
