@@ -6,6 +6,7 @@ use adit_common::id::{ModelName, Version};
 use adit_vision::{ImageShape, Labels};
 
 use super::batching::Batching;
+use super::signature::Signature;
 
 /// What is known of a version that was loaded once.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Card {
     pub detects: bool,
     /// What its network computes on: `cpu` or `cuda:N`.
     pub device: Arc<str>,
+    /// What its tensors are called where that is the model's to say.
+    pub signature: Signature,
     /// What its weights take in memory while it is loaded.
     pub bytes: u64,
     /// How requests share its network, as its description wants it.

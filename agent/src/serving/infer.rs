@@ -7,7 +7,7 @@ use adit_common::deadline::Deadline;
 use adit_common::id::ModelName;
 use adit_common::timing::{Stage, Stopwatch};
 use adit_vision::Labels;
-use adit_vision::image::ImageLimits;
+use adit_vision::image::{Frame, ImageLimits};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::timeout_at;
 use tracing::Span;
@@ -22,6 +22,9 @@ use super::repository::Repository;
 use super::request::{InferRequest, InferResponse, Input};
 use crate::error::{ControlError, InferError};
 use crate::metrics::{Account, Failure, Metrics, Spent};
+
+/// More numbers than this are normalised on the blocking pool: it takes a few nanoseconds each.
+const MANY: usize = 1 << 15;
 
 /// What one inference may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -187,6 +190,7 @@ impl Serving {
         watch.lap_at(Stage::Forward, ended);
         watch.note(format!("{} b={batch}", model.card().device));
 
+        let sizes = frames.iter().map(Frame::size).collect();
         let findings = if model.is_detector() {
             // Thousands of places an image are looked through: too long for the runtime's threads.
             let reader = model.clone();
@@ -203,6 +207,7 @@ impl Serving {
             findings,
             labels: model.card().labels.clone(),
             receipt: Receipt::new(model.account().clone(), images, batch, spent),
+            sizes,
         })
     }
 
@@ -221,6 +226,20 @@ impl Serving {
                 self.admit(shape.first().copied().unwrap_or(0))?;
                 let prepared = model.take(&shape, &elements)?;
                 watch.lap(Stage::Decode);
+                return Ok(prepared);
+            }
+            Input::Pixels { images, elements } => {
+                self.admit(images)?;
+                watch.lap(Stage::Decode);
+                let prepared = if elements.len() > MANY {
+                    let reader = model.clone();
+                    let prepared = tokio::task::spawn_blocking(move || reader.normalise(images, &elements));
+                    let prepared = until(deadline, prepared).await?;
+                    prepared.map_err(|error| model.failed(format!("preparing failed: {error}")))??
+                } else {
+                    model.normalise(images, &elements)?
+                };
+                watch.lap(Stage::Prepare);
                 return Ok(prepared);
             }
         };

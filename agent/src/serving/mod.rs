@@ -33,6 +33,7 @@ mod receipt;
 mod repository;
 mod request;
 mod shelf;
+mod signature;
 mod spec;
 mod stand_in;
 #[cfg(test)]
@@ -49,5 +50,6 @@ pub use model::Model;
 pub use receipt::Receipt;
 pub use repository::Repository;
 pub use request::{Choice, Findings, InferRequest, InferResponse, Input, Priority};
+pub use signature::{IMAGE, Pixels, Signature};
 pub use spec::{Kind, Spec, VersionPolicy};
 pub use stand_in::StandIn;

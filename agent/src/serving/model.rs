@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_common::id::{ModelName, Version};
-use adit_vision::image::{Frame, ImageLimits, Preprocess, batch, decode_for, prepare};
+use adit_vision::image::{Frame, ImageLimits, Preprocess, batch, decode_for, normalise, prepare};
 use adit_vision::{
     DetectOptions, Device, Heads, ImageError, ImageShape, Labels, Network, Padded, Stop, Tensor, VisionError, Weights,
     candidates, detections, probabilities,
@@ -18,6 +18,7 @@ use super::devices::Devices;
 use super::engine::{CPU, Engine, Loaded, workers};
 use super::job::{Job, Lost, Refused};
 use super::request::Findings;
+use super::signature::Signature;
 use super::spec::Kind;
 use super::stand_in::StandIn;
 use super::worker::chain;
@@ -90,13 +91,15 @@ impl Model {
         batching: &Batching,
         engine: Arc<Engine>,
     ) -> Result<Self, String> {
+        let mut signature = Signature::default();
         let (labels, eye, platform, detect) = match kind {
             Kind::StandIn(times) => {
                 let labels: Vec<String> = (0..times.classes).map(|class| format!("class {class}")).collect();
                 let labels = Labels::parse(&labels.join("\n")).map_err(|error| chain(&error))?;
                 (labels, Eye::StandIn(times.clone()), "stand_in".to_owned(), None)
             }
-            Kind::Network { architecture, labels, preprocess, detect, .. } => {
+            Kind::Network { architecture, labels, preprocess, detect, signature: written, .. } => {
+                signature.clone_from(written);
                 let labels = match origin {
                     Origin::Folder => Labels::read(labels),
                     Origin::Embedded { labels, .. } => Labels::parse(labels),
@@ -120,6 +123,7 @@ impl Model {
             shape,
             detects: detect.is_some(),
             device: engine.device().clone(),
+            signature,
             bytes: engine.weight_bytes() as u64,
             batching: *batching,
             workers: workers(batching, engine.device()),
@@ -215,19 +219,38 @@ impl Model {
         match shape {
             [images, c, h, w] if *images > 0 && [*c, *h, *w] == [channels, height, width] => {
                 let input = self.tensor(&elements.chunks(self.card.shape.elements()).collect::<Vec<_>>())?;
-                let frames = match &self.eye {
-                    Eye::Preprocess(preprocess) if self.detect.is_some() => {
-                        // A picture of the network's own size is neither scaled nor moved.
-                        vec![self.frame(preprocess, width as u32, height as u32)?; *images]
-                    }
-                    _ => Vec::new(),
-                };
-                Ok(Prepared { input, frames })
+                Ok(Prepared { input, frames: self.whole(*images)? })
             }
             other => {
                 let wanted = format!("[N, {channels}, {height}, {width}]");
                 Err(InferError::Invalid(format!("input has the shape {other:?}, expected {wanted}")))
             }
+        }
+    }
+
+    /// A network's input from pictures of its own size: `[N, H, W, C]`, row-major, from 0 to 1.
+    pub(super) fn normalise(&self, images: usize, elements: &[f32]) -> Result<Prepared, InferError> {
+        let each = self.card.shape.elements();
+        if images.checked_mul(each) != Some(elements.len()) {
+            let message = format!("{} numbers for {images} pictures, each of which has {each}", elements.len());
+            return Err(InferError::Invalid(message));
+        }
+        let picture = |pixels: &[f32]| match &self.eye {
+            Eye::Preprocess(preprocess) => normalise(pixels, preprocess),
+            Eye::StandIn(_) => pixels.to_vec(),
+        };
+        let input = self.tensor(&elements.chunks(each).map(picture).collect::<Vec<_>>())?;
+        Ok(Prepared { input, frames: self.whole(images)? })
+    }
+
+    /// Where pictures of the network's own size lie in its input: they are neither scaled nor moved.
+    fn whole(&self, images: usize) -> Result<Vec<Frame>, InferError> {
+        let ImageShape { height, width, .. } = self.card.shape;
+        match &self.eye {
+            Eye::Preprocess(preprocess) if self.detect.is_some() => {
+                Ok(vec![self.frame(preprocess, width as u32, height as u32)?; images])
+            }
+            _ => Ok(Vec::new()),
         }
     }
 

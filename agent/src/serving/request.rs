@@ -94,6 +94,13 @@ pub enum Input {
         /// N x C x H x W numbers.
         elements: Vec<f32>,
     },
+    /// Pictures of the network's own size, `[N, H, W, C]` row-major, red before green before blue, from 0 to 1.
+    Pixels {
+        /// N.
+        images: usize,
+        /// N x H x W x C numbers.
+        elements: Vec<f32>,
+    },
 }
 
 /// What is answered.
@@ -109,6 +116,8 @@ pub struct InferResponse {
     pub labels: Arc<Labels>,
     /// Enters the inference in its model's statistics when it is dropped: to be kept until the answer is written.
     pub receipt: Receipt,
+    /// Width and height in pixels of each image that a detector looked at; of a classifier's, nothing.
+    pub sizes: Vec<[u32; 2]>,
 }
 
 /// What a model makes of the images of one request, a row an image.

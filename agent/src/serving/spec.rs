@@ -25,6 +25,11 @@
 //! iou = 0.45
 //! max_detections = 100
 //!
+//! [signature]       # what clients of TensorFlow Serving call its tensors
+//! input = "x"       # pictures as numbers, [N, H, W, C]; `input` unless given
+//! output = "dense"  # of a classifier; `probabilities` unless given
+//! pixels = "unit"   # from 0 to 1, which is what it is unless given; or: "bytes", from 0 to 255; or: "normalised"
+//!
 //! [batching]        # how requests share the network; without it, what is measured decides
 //! max_batch = 8     # images that are run together at most; 1 switches batches off
 //! max_delay = "2ms" # how long a request may wait for company; 0 unless given
@@ -33,7 +38,7 @@
 //!
 //! Paths are relative to the folder of the file, so that a folder of nothing but `model.toml` files can serve weights that
 //! lie elsewhere. The places that it names are watched as the folder itself is, and a changed `model.toml` takes effect without
-//! a restart: `[preprocess]`, `[detect]`, `[batching]` and `labels` on the weights that are loaded, `architecture`, `versions`,
+//! a restart: `[preprocess]`, `[detect]`, `[signature]`, `[batching]` and `labels` on the weights that are loaded, `architecture`, `versions`,
 //! `device`, `precision` and the policy by loading what they ask for. One that has become wrong is reported, and the one before stays in force.
 
 use std::collections::BTreeMap;
@@ -46,6 +51,7 @@ use adit_vision::{Architecture, DetectOptions, DeviceChoice, Precision};
 use serde::Deserialize;
 
 use super::batching::Batching;
+use super::signature::Signature;
 use super::stand_in::{self, StandIn};
 
 /// A model's description, checked.
@@ -80,6 +86,8 @@ pub enum Kind {
         device: Option<DeviceChoice>,
         /// What it computes in.
         precision: Precision,
+        /// What its tensors are called.
+        signature: Signature,
     },
     /// Set times instead of a network.
     StandIn(StandIn),
@@ -154,6 +162,7 @@ struct Written {
     stand_in: Option<StandIn>,
     device: Option<DeviceChoice>,
     precision: Option<Precision>,
+    signature: Option<Signature>,
     #[serde(default)]
     batching: Batching,
 }
@@ -173,11 +182,12 @@ impl Spec {
             if written.device.is_some() || written.precision.is_some() {
                 return Err("a stand-in computes nothing: it has no device or precision".to_owned());
             }
-            return match (written.versions, written.labels, written.preprocess, written.detect) {
-                (None, None, None, None) => {
+            let rest = (written.versions, written.labels, written.preprocess, written.detect, written.signature);
+            return match rest {
+                (None, None, None, None, None) => {
                     Ok(Self { kind: Kind::StandIn(written.stand_in.unwrap_or_default()), policy, labels, batching })
                 }
-                _ => Err("a stand-in has no versions, labels, preprocess or detect".to_owned()),
+                _ => Err("a stand-in has no versions, labels, preprocess, detect or signature".to_owned()),
             };
         }
         if written.stand_in.is_some() {
@@ -189,6 +199,12 @@ impl Spec {
             .map_err(|error| format!("{error}, {}", stand_in::ARCHITECTURE))?;
         let preprocess = written.preprocess.ok_or("the section [preprocess] is missing")?;
         let detect = detect(architecture, written.detect, &preprocess)?;
+        let signature = written.signature.unwrap_or_default();
+        if detect.is_some() && signature.names_output() {
+            return Err(
+                "[signature] `output` is for classifiers: a detector's outputs have names of their own".to_owned()
+            );
+        }
         Ok(Self {
             kind: Kind::Network {
                 architecture,
@@ -198,6 +214,7 @@ impl Spec {
                 detect,
                 device: written.device,
                 precision: written.precision.unwrap_or_default(),
+                signature,
             },
             policy,
             labels,
@@ -315,6 +332,9 @@ mod tests {
             (&format!("device = \"gpu\"\n{LEAST}"), "model.toml:1:10: unknown device `gpu`: it is `auto`, `cpu` or"),
             (&format!("precision = \"fp16\"\n{LEAST}"), "expected one of `f32`, `f16`, `bf16`"),
             ("architecture = \"stand_in\"\n[detect]\niou = 0.5", "a stand-in has no"),
+            ("architecture = \"stand_in\"\n[signature]\ninput = \"x\"", "a stand-in has no"),
+            (&format!("{LEAST}[signature]\ninput = \"image\""), "encoded pictures"),
+            (&format!("{DETECTOR}[signature]\noutput = \"boxes\""), "is for classifiers"),
             (&format!("{LEAST}[detect]\niou = 0.5"), "lenet is a classifier"),
             (&format!("{DETECTOR}[detect]\niou = 2.0"), "`iou` must be from 0 to 1"),
             (

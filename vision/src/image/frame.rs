@@ -17,6 +17,12 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Width and height of the picture in pixels.
+    #[must_use]
+    pub fn size(&self) -> [u32; 2] {
+        self.size
+    }
+
     /// Maps corners `[left, top, right, bottom]` in pixels of the network's input to pixels of the picture, clamped
     /// to the picture; nothing when no part of the box lies in the picture.
     #[must_use]

@@ -19,6 +19,6 @@ pub use adit_picture::{ImageLimits, Pixels, decode};
 
 pub use draw::digit_picture;
 pub use frame::Frame;
-pub use prepare::{batch, prepare};
+pub use prepare::{batch, normalise, prepare};
 pub use preprocess::{ChannelOrder, Decode, Filter, Invert, Preprocess, Resize};
 pub use scale::decode_for;

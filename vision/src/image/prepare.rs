@@ -51,6 +51,24 @@ pub fn prepare(pixels: &Pixels, preprocess: &Preprocess) -> Result<Vec<f32>, Ima
     })
 }
 
+/// Normalises one picture of the network's own size: `pixels` are from 0 to 1, a pixel's channels side by side, red before green
+/// before blue (HWC). What comes out is as of [`prepare`]. Nothing is resized, and inverted only what always is: whoever sends
+/// numbers has seen to that.
+///
+/// A picture of another size gives as many numbers as it has, which [`batch`] refuses.
+#[must_use]
+pub fn normalise(pixels: &[f32], preprocess: &Preprocess) -> Vec<f32> {
+    let channels = preprocess.channels().count();
+    let inverted = preprocess.invert() == Invert::Always;
+    let mut elements = Vec::with_capacity(pixels.len());
+    for plane in 0..channels {
+        let channel = if preprocess.channels() == ChannelOrder::Bgr { channels - 1 - plane } else { plane };
+        let numbers = pixels.iter().skip(channel).step_by(channels);
+        elements.extend(numbers.map(|number| preprocess.number(plane, if inverted { 1.0 - number } else { *number })));
+    }
+    elements
+}
+
 /// Puts prepared images of one shape together: `[N, C, H, W]` f32.
 pub fn batch<T: AsRef<[f32]>>(images: &[T], shape: ImageShape, device: &Device) -> Result<Tensor, VisionError> {
     let mut elements = Vec::with_capacity(images.len() * shape.elements());
@@ -118,6 +136,26 @@ mod tests {
             r#"{ "size": [1, 2], "resize": "stretch", "scale": 1, "channels": "grey", "invert": "always" }"#,
         );
         assert_eq!(prepare(&pixels, &grey).unwrap(), [237., 207.]);
+    }
+
+    #[test]
+    fn numbers_become_what_their_bytes_become() {
+        let bytes = [10, 20, 30, 40, 50, 60];
+        let numbers = bytes.map(|byte| f32::from(byte) / 255.0);
+        let pixels = Pixels::new(2, 1, bytes.to_vec()).unwrap();
+        for section in [
+            r#"{ "size": [1, 2], "resize": "stretch" }"#,
+            r#"{ "size": [1, 2], "resize": "stretch", "scale": 1, "channels": "bgr", "mean": [1, 2, 3] }"#,
+            r#"{ "size": [1, 2], "resize": "stretch", "invert": "always", "std": [0.5, 0.25, 2] }"#,
+        ] {
+            let preprocess = preprocess(section);
+            let (expected, found) = (prepare(&pixels, &preprocess).unwrap(), normalise(&numbers, &preprocess));
+            assert_eq!(found.len(), expected.len());
+            let near = found.iter().zip(&expected).all(|(one, two)| (one - two).abs() < 1e-4);
+            assert!(near, "{section}: {found:?} {expected:?}");
+        }
+        let grey = preprocess(r#"{ "size": [1, 2], "resize": "digit", "channels": "grey", "invert": "auto" }"#);
+        assert_eq!(normalise(&[0.0, 1.0], &grey), [0.0, 1.0], "as it is");
     }
 
     #[test]

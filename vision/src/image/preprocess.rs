@@ -212,6 +212,11 @@ impl Preprocess {
         self.invert
     }
 
+    /// What a number from 0 to 1, which stands for a byte from 0 to 255, becomes in a plane.
+    pub(crate) fn number(&self, plane: usize, number: f32) -> f32 {
+        ((f64::from(number) * 255.0 * self.scale - self.mean[plane]) / self.std[plane]) as f32
+    }
+
     /// What each of the 256 bytes becomes in a plane: ((byte x scale) - mean) / std.
     pub(crate) fn table(&self, plane: usize) -> [f32; 256] {
         let (mean, std) = (self.mean[plane], self.std[plane]);

@@ -178,7 +178,7 @@ mod tests {
     fn response(findings: Findings) -> serving::InferResponse {
         let labels = Arc::new(Labels::parse("cat\ndog\ncup").unwrap());
         let (model, receipt) = (ModelName::new("m").unwrap(), Receipt::default());
-        serving::InferResponse { model, version: Version(3), findings, labels, receipt }
+        serving::InferResponse { model, version: Version(3), findings, labels, receipt, sizes: vec![] }
     }
 
     fn found(class: usize, label: &str, score: f32, corners: [f32; 4]) -> Detection {
