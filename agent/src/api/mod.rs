@@ -13,6 +13,7 @@ mod oip;
 mod paths;
 mod reply;
 mod router;
+mod tfserving;
 mod upload;
 
 pub use admin::admin;

@@ -29,6 +29,7 @@ use super::grpc;
 use super::oip;
 use super::paths::{Need, Paths};
 use super::reply::{Refusal, refusal};
+use super::tfserving;
 use super::upload::{Intake, Room, Upload, UploadError};
 use crate::config::ApiConfig;
 use crate::metrics::{InFlight, Metrics};
@@ -135,6 +136,8 @@ fn dialects() -> Vec<Paths> {
         oip::grpc::paths(),
         grpc::health(),
         grpc::reflection(),
+        tfserving::rest::paths(),
+        tfserving::grpc::paths(),
         compat::photo::paths(),
         compat::deepstack::paths(),
         compat::detect::paths(),
