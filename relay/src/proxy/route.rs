@@ -199,8 +199,13 @@ impl RouteTable {
             return Err(ProxyError::new(Kind::MethodNotAllowed, message).allowing(allowed));
         };
         let decode = |name: &str| -> Option<String> {
-            let segment = found.params.get(name)?;
-            Some(percent_decode_str(segment).decode_utf8_lossy().into_owned())
+            let segment = percent_decode_str(found.params.get(name)?).decode_utf8_lossy();
+            // TensorFlow Serving has a verb behind the name, in the same segment; no name has a colon.
+            let name = match segment.split_once(':') {
+                Some((name, _)) if offer.dialect == Dialect::TfServing => name,
+                _ => &segment,
+            };
+            Some(name.to_owned())
         };
         Ok(Route {
             scope: offer.scope,
@@ -209,7 +214,8 @@ impl RouteTable {
             gather: offer.gather.clone(),
             offered: offer.agents.clone(),
             model: decode("model"),
-            version: decode("version"),
+            // There, nought is whichever is newest.
+            version: decode("version").filter(|version| offer.dialect != Dialect::TfServing || version != "0"),
         })
     }
 
@@ -224,6 +230,20 @@ impl RouteTable {
         named: Option<&str>,
         now: Instant,
     ) -> Result<Arc<[u32]>, ProxyError> {
+        match self.able(route, named, now) {
+            // Its clients know what is not there by its own words, which any agent has.
+            Err(error)
+                if error.kind == Kind::UnknownModel
+                    && route.dialect == Dialect::TfServing
+                    && !route.offered.is_empty() =>
+            {
+                Ok(route.offered.clone())
+            }
+            found => found,
+        }
+    }
+
+    fn able(&self, route: &Route, named: Option<&str>, now: Instant) -> Result<Arc<[u32]>, ProxyError> {
         let named = named.filter(|name| ModelName::new(name).is_ok_and(|name| self.models.contains_key(&name)));
         let Some(name) = route.model.as_deref().or(named) else {
             if route.offered.is_empty() {
@@ -465,6 +485,32 @@ mod tests {
         let empty = RouteTable::build([], [(&left, now)]);
         assert_eq!(status(&empty, &Method::GET, "/nowhere").0, 503, "with nobody here nothing is unknown");
         assert_eq!(empty.resolve(&Method::GET, "/v2").unwrap_err().kind, Kind::NoAgent);
+    }
+
+    #[test]
+    fn a_verb_behind_a_name_is_no_part_of_it() {
+        let serving = |agent: &str, models: &[(&str, u64, ModelState)]| {
+            let mut manifest = manifest(agent, models);
+            for path in
+                ["/v1/models/{model}", "/v1/models/{model}/labels/{version}", "/v1/models/{model}/versions/{version}"]
+            {
+                let (path, dialect) = (path.into(), Dialect::TfServing);
+                let (method, scope, naming) = ("POST".into(), Scope::Infer, Naming::Path);
+                manifest.endpoints.push(Endpoint { method, path, scope, dialect, naming });
+            }
+            manifest
+        };
+        let mut agents = [serving("one", &[("digits", 1, Ready)]), serving("two", &[("cats", 4, Ready)])];
+        agents[1].models[0].labels = vec!["stable".parse().unwrap()];
+        let table = RouteTable::build(&agents, []);
+        let post = |path: &str| ask(&table, &Method::POST, path);
+        assert_eq!(post("/v1/models/digits:predict").unwrap(), [0]);
+        assert_eq!(post("/v1/models/digits%3Apredict").unwrap(), [0]);
+        assert_eq!(post("/v1/models/cats/labels/stable:predict").unwrap(), [1]);
+        assert_eq!(post("/v1/models/cats/versions/0:predict").unwrap(), [1]);
+        assert_eq!(post("/v1/models/dogs:predict").unwrap(), [0, 1], "whoever is asked says it in its own words");
+        assert_eq!(post("/v1/models/cats/labels/canary:predict").unwrap(), [0, 1]);
+        assert_eq!(status(&table, &Method::POST, "/v2/models/digits:predict/infer").0, 404);
     }
 
     #[test]
