@@ -19,5 +19,6 @@ mod pull;
 mod repository;
 mod settings;
 mod statistics;
+mod tfserving;
 mod training;
 mod tunnel;

@@ -34,7 +34,8 @@ impl Wanted {
     /// By a path's segments: a version's number or its label, or nothing for the newest.
     pub(super) fn of_path(model: &str, version: Option<&str>) -> Result<Self, Status> {
         let choice = match version {
-            None => Choice::Newest,
+            // OpenVINO's client has it so.
+            None | Some("0") => Choice::Newest,
             Some(version) => version.parse().map_err(|_| Status::not_found(specific(model, version)))?,
         };
         Self::new(model, choice, String::new())
@@ -47,10 +48,10 @@ impl Wanted {
             return Err(Status::invalid_argument("ModelSpec has no name specified."));
         }
         let choice = match spec.version_choice {
-            None => Choice::Newest,
+            None | Some(VersionChoice::Version(0)) => Choice::Newest,
             Some(VersionChoice::Version(number)) => match u64::try_from(number) {
-                Ok(version) if version > 0 => Choice::Version(Version(version)),
-                _ => return Err(Status::not_found(specific(&spec.name, &number.to_string()))),
+                Ok(version) => Choice::Version(Version(version)),
+                Err(_) => return Err(Status::not_found(specific(&spec.name, &number.to_string()))),
             },
             // Some clients have one option for both, and send a number as a label.
             Some(VersionChoice::VersionLabel(label)) => label.parse().map_err(|_| unlabelled(&label))?,
@@ -231,6 +232,7 @@ mod tests {
         };
         let label = |label: &str| Some(VersionChoice::VersionLabel(label.into()));
         assert_eq!(spec("m", None), Ok(Choice::Newest));
+        assert_eq!(spec("m", Some(VersionChoice::Version(0))), Ok(Choice::Newest));
         assert_eq!(spec("m", Some(VersionChoice::Version(3))), Ok(Choice::Version(Version(3))));
         assert_eq!(spec("m", label("3")), Ok(Choice::Version(Version(3))));
         assert!(matches!(spec("m", label("stable")), Ok(Choice::Label(_))));
