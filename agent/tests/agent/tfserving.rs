@@ -477,7 +477,12 @@ async fn errors_over_rest_have_tensorflows_words_and_numbers() {
             412,
             "Serving signature key \"x\" not found.",
         ),
-        ("/v1/models/digits:predict", "{\"instances\":[\"no picture\"]}", 400, "not a known format"),
+        (
+            "/v1/models/digits:predict",
+            "{\"instances\":[\"no picture\"]}",
+            400,
+            "not a JPEG, PNG, WebP, BMP or GIF image",
+        ),
     ] {
         let (status, error) = found(path, body).await;
         assert!(status == code && error.contains(text), "{path}: {status} {error}");

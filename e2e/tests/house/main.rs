@@ -17,5 +17,6 @@ mod photos;
 mod reach;
 mod reload;
 mod socket;
+mod tfserving;
 mod timing;
 mod walk;
