@@ -80,7 +80,8 @@ def mnist(folder):
         with opened as file:
             return np.frombuffer(file.read()[head:], dtype=np.uint8)
     images = read("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
-    return images[:50], read("t10k-labels-idx1-ubyte", 8)[:50]
+    # As many as an agent takes in one request.
+    return images[:32], read("t10k-labels-idx1-ubyte", 8)[:32]
 
 
 def png(image):
@@ -152,6 +153,8 @@ def main():
     model, checks = asked.model, Checks()
 
     key, credentials, session = None, None, requests.Session()
+    # No certificates but those that are named, whatever the environment says.
+    session.trust_env = False
     if asked.key:
         with open(asked.key) as file:
             key = file.read().strip()
@@ -238,9 +241,11 @@ def main():
                              ("HTTP", make_http_client(re.sub("^https?://", "", asked.rest)))]:
             status = client.get_model_status(model_name=model)
             checks.is_(f"ovmsclient: {kind} status", status[1]["state"] == "AVAILABLE", status)
-            told = client.get_model_metadata(model_name=model)
-            right = told["inputs"]["flatten_input"]["shape"] == [-1, 28, 28] and "dense" in told["outputs"]
-            checks.is_(f"ovmsclient: {kind} metadata", right, told)
+            # Over HTTP it reads the names of OpenVINO's own server, `signatureDef`, which TensorFlow's does not write.
+            if kind == "gRPC":
+                told = client.get_model_metadata(model_name=model)
+                right = told["inputs"]["flatten_input"]["shape"] == [-1, 28, 28] and "dense" in told["outputs"]
+                checks.is_(f"ovmsclient: {kind} metadata", right, told)
             output = client.predict(inputs={"flatten_input": pixels[:1]}, model_name=model)
             output = output["dense"] if isinstance(output, dict) else output
             checks.is_(f"ovmsclient: {kind} predict", output.argmax() == labels[0], output)
