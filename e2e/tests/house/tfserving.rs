@@ -12,8 +12,11 @@ use adit_proto::tensorflow::{DataType, TensorProto};
 use adit_vision::image::digit_picture;
 use anyhow::{Context as _, Result};
 use http::{Method, Request};
+use http_body::Body as _;
+use prost::Message as _;
 use serde_json::{Value, json};
 use tonic::Code;
+use tower_service::Service as _;
 
 use crate::ask::largest;
 
@@ -94,6 +97,16 @@ async fn what_is_not_there_is_said_in_the_clients_own_words() -> Result<()> {
     let unknown = calls.predict(predict("birds", "x", number())).await.unwrap_err();
     let expected = (Code::NotFound, "Servable not found for request: Latest(birds)");
     assert_eq!((unknown.code(), unknown.message()), expected);
+    // The head of an error is the whole of its answer: gRPC's own library takes anything behind it for an answer that broke off.
+    let mut framed = vec![0, 0, 0, 0, 0];
+    predict("birds", "x", number()).encode(&mut framed)?;
+    framed[4] = u8::try_from(framed.len() - 5)?;
+    let request = Request::post(format!("{}tensorflow.serving.PredictionService/Predict", channel.origin()));
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    let response = channel.clone().call(request.body(tonic::body::Body::new(full(framed)))?).await?;
+    assert_eq!(response.headers().get("grpc-status").context("a status")?, "5");
+    assert!(response.body().is_end_stream(), "{response:?}");
+
     let mut models = ModelServiceClient::with_origin(channel.clone(), channel.origin());
     let refused = models.handle_reload_config_request(ReloadConfigRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "the key may only ask");

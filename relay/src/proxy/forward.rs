@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use adit_common::deadline::Deadline;
 use adit_common::manifest::{Dialect, Gather};
 use adit_common::timing::{Stage, Timing};
-use adit_common::tunnel::{Answer, CallError, ResetCode, Sent, TunnelError};
+use adit_common::tunnel::{Answer, CallError, ResetCode, Sent, TunnelBody, TunnelError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Method, Request, Response, Version};
 use http_body::Body;
+use http_body_util::BodyExt as _;
 use tracing::Span;
 
 use super::admission::{Admission, Permit};
@@ -129,7 +130,12 @@ impl Proxy {
                 None => Ok(caller.send(next).await),
             };
             let error = match result {
-                Ok(Ok(answer)) => return Ok(self.finish(call, answer, in_flight, permit, held, &method)),
+                Ok(Ok(mut answer)) => {
+                    if answer.response.headers().contains_key("grpc-status") {
+                        end(call.deadline, answer.response.body_mut()).await;
+                    }
+                    return Ok(self.finish(call, answer, in_flight, permit, held, &method));
+                }
                 Ok(Err(failure)) => lost(failure),
                 Err(_) => late(&ended),
             };
@@ -235,6 +241,14 @@ pub(super) async fn in_time<T>(
         Some(until) => tokio::time::timeout_at(until.into(), looked).await.unwrap_or_else(|_| Err(slow_body())),
         None => looked.await,
     }
+}
+
+/// Waits for the end of an answer that has gRPC's status in its head already. The end comes right behind; but a head that is not sent
+/// as the end itself is taken by some clients for that of an answer to come, and what follows for one that broke off.
+async fn end(deadline: Deadline, body: &mut TunnelBody) {
+    let nothing = async { Ok(body.frame().await) };
+    // One that does not end is passed on as it is.
+    let _ = in_time(deadline, nothing).await;
 }
 
 fn slow_body() -> ProxyError {
