@@ -267,6 +267,12 @@ async fn what_cannot_be_answered_is_said_in_tensorflows_words() {
         ),
         (asked("digits", "flatten_input", many), RESOURCE_EXHAUSTED, "a tensor of more than 65536 bytes"),
         (asked("digits", "flatten_input", tensor(DataType::DtInt64, &[1])), INVALID_ARGUMENT, "not DT_INT64"),
+        (
+            asked("digits", "flatten_input", content(&[28, 28], &[f32::NAN; 784])),
+            INVALID_ARGUMENT,
+            "the number NaN, which no picture has",
+        ),
+        (asked("digits", "flatten_input", content(&[28, 28], &[1e30; 784])), INVALID_ARGUMENT, "the number 1e30,"),
         (asked("digits", "flatten_input", content(&[0, 28, 28], &[])), INVALID_ARGUMENT, "there is no image"),
         (neither, INVALID_ARGUMENT, "a request has one input"),
     ] {

@@ -18,6 +18,9 @@ use super::tensors::{Tensor, Values};
 use crate::error::InferError;
 use crate::serving::{Card, Choice, IMAGE, InferRequest, InferResponse, Input, Pixels, Priority, Serving};
 
+/// Far beyond the numbers of any picture, and far below what overflows in a network.
+const LARGEST: f32 = 1e6;
+
 /// How much of a name an error quotes.
 const QUOTED: usize = 80;
 
@@ -158,6 +161,13 @@ pub(super) fn pixels(tensor: Tensor, card: &Card) -> Result<Input, Status> {
             tensor.shape
         )));
     };
+    // What no picture has would make a network fail, for which the agent would be blamed.
+    if let Values::Floats(elements) = &tensor.values
+        && let Some(other) = elements.iter().find(|number| !number.is_finite() || number.abs() > LARGEST)
+    {
+        let name = card.signature.input();
+        return Err(Status::invalid_argument(format!("`{name}` has the number {other:e}, which no picture has")));
+    }
     let bytes = |elements: Vec<f32>| elements.into_iter().map(|number| number / 255.0).collect();
     Ok(match (tensor.values, card.signature.pixels) {
         (Values::Strings(_), _) => {
