@@ -494,9 +494,9 @@ mod tests {
             for path in
                 ["/v1/models/{model}", "/v1/models/{model}/labels/{version}", "/v1/models/{model}/versions/{version}"]
             {
-                let (path, dialect) = (path.into(), Dialect::TfServing);
-                let (method, scope, naming) = ("POST".into(), Scope::Infer, Naming::Path);
-                manifest.endpoints.push(Endpoint { method, path, scope, dialect, naming });
+                let (method, path, dialect) = ("POST".into(), path.into(), Dialect::TfServing);
+                let known = manifest.endpoints[0].clone();
+                manifest.endpoints.push(Endpoint { method, path, dialect, ..known });
             }
             manifest
         };
