@@ -353,6 +353,15 @@ impl House {
         Ok(Connector::new(options)?)
     }
 
+    /// Drains one agent, and returns when the relay has forgotten it.
+    pub async fn move_out(&mut self, agent: &str) -> Result<()> {
+        self.resident(agent)?;
+        if let Some(place) = self.agents.iter().position(|resident| resident.agent.id().as_str() == agent) {
+            self.agents.remove(place).agent.drain().await;
+        }
+        self.until(|fleet| fleet["agents"].as_array().into_iter().flatten().all(|entry| entry["agent"] != agent)).await
+    }
+
     /// Drains agents and relay. True if nobody had to be cut off.
     pub async fn close(self) -> bool {
         let mut in_time = true;

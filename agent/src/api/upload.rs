@@ -246,7 +246,9 @@ mod tests {
         let intake = Intake::new(1 << 20, 2 << 20);
         let whole = zeros(&intake, 1 << 20).await.unwrap();
         assert_eq!(whole.bytes.len(), 1 << 20);
-        assert!(matches!(zeros(&intake, (1 << 20) + 1).await, Err(UploadError::TooLong(_))));
+        // With room enough: it is the length that is refused.
+        let roomy = Intake::new(1 << 20, 4 << 20);
+        assert!(matches!(zeros(&roomy, (1 << 20) + 1).await, Err(UploadError::TooLong(_))));
         let other = zeros(&intake, 900 << 10).await.unwrap();
         assert!(matches!(zeros(&intake, 900 << 10).await, Err(UploadError::NoRoom)));
         drop((whole, other));

@@ -4,6 +4,7 @@
 //! refuse the living. Here a caller takes its job out again, and its place is free at once.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::Instant;
 
 use adit_vision::{Tensor, join};
@@ -15,8 +16,6 @@ use super::job::{Job, Lost, Refused};
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// Something waits, or a worker is to end.
-    filled: Condvar,
     /// A batch may have become full.
     grown: Condvar,
 }
@@ -24,6 +23,9 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct State {
     batcher: Batcher<Job>,
+    /// Workers that wait, of which the last is woken first: what it ran with is still warm, and a lone request after the other finds
+    /// the same one. A condition would wake the one that has waited longest.
+    idle: Vec<Thread>,
     prepared: Option<Prepared>,
     fault: Option<&'static str>,
     closed: bool,
@@ -59,8 +61,9 @@ pub(super) struct Work {
 
 impl Queue {
     pub(super) fn new(options: Options) -> Self {
-        let state = State { batcher: Batcher::new(options), prepared: None, fault: None, closed: false };
-        Self { state: Mutex::new(state), filled: Condvar::new(), grown: Condvar::new() }
+        let batcher = Batcher::new(options);
+        let state = State { batcher, idle: Vec::new(), prepared: None, fault: None, closed: false };
+        Self { state: Mutex::new(state), grown: Condvar::new() }
     }
 
     /// Takes a job.
@@ -78,9 +81,12 @@ impl Queue {
             Refusal::Late(needed) => Refused::Late(needed),
             Refusal::Expired => Refused::Expired,
         })?;
-        let full = state.batcher.is_full();
+        let (full, worker) = (state.batcher.is_full(), state.idle.pop());
         drop(state);
-        self.filled.notify_one();
+        // Who is not idle looks again before it waits.
+        if let Some(worker) = worker {
+            worker.unpark();
+        }
         if full {
             self.grown.notify_one();
         }
@@ -110,14 +116,20 @@ impl Queue {
                 state = self.lock();
                 continue;
             }
-            state = match state.batcher.next(now) {
+            let until = match state.batcher.next(now) {
                 Next::Batch(batch) => return Some(state.work(batch)),
-                Next::Wait(None) => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Next::Wait(Some(until)) => {
-                    let waited = self.filled.wait_timeout(state, until.saturating_duration_since(now));
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
+                Next::Wait(until) => until,
             };
+            let this = thread::current();
+            state.idle.push(this.clone());
+            drop(state);
+            match until {
+                None => thread::park(),
+                Some(until) => thread::park_timeout(until.saturating_duration_since(now)),
+            }
+            state = self.lock();
+            // Still there where the time was over, or nobody had called.
+            state.idle.retain(|idle| idle.id() != this.id());
         }
     }
 
@@ -147,8 +159,9 @@ impl Queue {
 
     /// Goes on by other options, and lets every worker ask anew whether to leave.
     pub(super) fn set_options(&self, options: Options) {
-        self.lock().batcher.set_options(options);
-        self.filled.notify_all();
+        let mut state = self.lock();
+        state.batcher.set_options(options);
+        wake(state);
     }
 
     /// Takes nothing more and gives up what waits, for this reason; without one, takes again.
@@ -178,8 +191,7 @@ impl Queue {
         state.closed = true;
         // Dropped outside of the lock: a job's drop wakes its caller.
         let (left, prepared) = (state.batcher.clear(), state.prepared.take());
-        drop(state);
-        self.filled.notify_all();
+        wake(state);
         self.grown.notify_all();
         drop((left, prepared));
     }
@@ -188,6 +200,13 @@ impl Queue {
         // No code of ours panics under this lock, and every state of a queue is a whole one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lets every worker look again.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let idle = std::mem::take(&mut state.idle);
+    drop(state);
+    idle.iter().for_each(Thread::unpark);
 }
 
 impl State {

@@ -1,6 +1,6 @@
 //! Questions for the whole fleet: every agent is asked, and the relay answers for all.
 
-use adit_e2e::{Delays, House, Plan, Version, full};
+use adit_e2e::{Client, Delays, House, Plan, Version, full};
 use anyhow::{Context as _, Result};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -41,6 +41,33 @@ async fn the_index_lists_what_any_agent_has() -> Result<()> {
     assert!(!wrong.error()?.is_empty());
     let long = client.ask(post("/v2/repository/index", &json!({ "x": "y".repeat(70_000) }))?).await?;
     assert_eq!(long.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(house.close().await);
+    Ok(())
+}
+
+/// How many requests for a model were answered, over all agents.
+async fn answered(client: &mut Client, model: &str) -> Result<u64> {
+    let stats = client.ask(get(&format!("/v2/models/{model}/stats"))).await?.json()?;
+    let rows = stats["model_stats"].as_array().with_context(|| format!("no rows: {stats}"))?;
+    assert_eq!(rows.len(), 1, "{stats}");
+    assert_eq!(rows[0]["name"], model);
+    rows[0]["inference_stats"]["success"]["count"].as_u64().with_context(|| format!("no count: {stats}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn statistics_are_added_up_and_do_not_fall_when_an_agent_leaves() -> Result<()> {
+    let mut house = two().await?;
+    let mut client = house.client(Version::Http2).await?;
+    assert_eq!(answered(&mut client, "both").await?, 0);
+    for count in 1..=20 {
+        assert_eq!(client.ask(prepared("both", 1.0)).await?.status, StatusCode::OK);
+        assert_eq!(answered(&mut client, "both").await?, count);
+    }
+    assert_eq!(answered(&mut client, "cats").await?, 0);
+    house.move_out("one").await?;
+    assert_eq!(answered(&mut client, "both").await?, 20);
+    assert_eq!(client.ask(prepared("both", 1.0)).await?.status, StatusCode::OK);
+    assert_eq!(answered(&mut client, "both").await?, 21);
     assert!(house.close().await);
     Ok(())
 }

@@ -120,8 +120,10 @@ async fn a_client_that_sends_slowly_shows_as_upload() -> Result<()> {
             timings.push(answer.timing()?);
         }
         found_in(Stage::Upload, &before, &medians(&timings));
-        // What the agent saw of it stands beside the sum.
-        let received = timings[0].receive().unwrap_or_default();
+        // What the agent saw of it stands beside the sum. The median, as of the stages: one round may meet a busy machine.
+        let mut received: Vec<_> = timings.iter().filter_map(Timing::receive).collect();
+        received.sort_unstable();
+        let received = received[received.len() / 2];
         assert!(received.abs_diff(PLANTED) <= PLANTED / 8, "{received:?}");
     }
     assert!(house.close().await);
