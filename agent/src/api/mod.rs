@@ -10,6 +10,7 @@ mod compat;
 mod grpc;
 mod listener;
 mod oip;
+mod openapi;
 mod paths;
 mod reply;
 mod router;

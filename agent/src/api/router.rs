@@ -27,6 +27,7 @@ use super::coding::Coding;
 use super::compat;
 use super::grpc;
 use super::oip;
+use super::openapi;
 use super::paths::{Need, Paths};
 use super::reply::{Refusal, refusal};
 use super::tfserving;
@@ -144,7 +145,13 @@ fn dialects() -> Vec<Paths> {
         compat::annotate::paths(),
         compat::predictions::paths(),
         compat::frames::paths(),
+        openapi::page::paths(),
     ]
+}
+
+/// What is declared, whatever models there are.
+pub(super) fn declared() -> Vec<Endpoint> {
+    dialects().iter().flat_map(|paths| paths.endpoints(|_| true)).collect()
 }
 
 /// What may be asked, as the manifest says it to relays, of an agent with these models.

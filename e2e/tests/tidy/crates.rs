@@ -23,7 +23,7 @@ const STAIRS: [(&str, &[&str]); 10] = [
 ];
 
 /// Crates of the registry that live in one place, so that the others need not build or know them.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("rcgen", &["certs"]),
     ("candle-core", &["vision"]),
     ("candle-nn", &["vision"]),
@@ -36,6 +36,7 @@ const HOMES: [(&str, &[&str]); 17] = [
     ("axum", &["agent"]),
     ("tonic", &["agent", "proto"]),
     ("utoipa", &["agent"]),
+    ("utoipa-swagger-ui", &["agent"]),
     ("hf-hub", &["agent"]),
     ("reqwest", &["agent"]),
     ("h3", &["relay"]),
