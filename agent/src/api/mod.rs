@@ -8,6 +8,7 @@ mod admin;
 mod coding;
 mod compat;
 mod grpc;
+mod legible;
 mod listener;
 mod oip;
 mod openapi;

@@ -26,6 +26,7 @@ use tracing::Instrument as _;
 use super::coding::Coding;
 use super::compat;
 use super::grpc;
+use super::legible::legible;
 use super::oip;
 use super::openapi;
 use super::paths::{Need, Paths};
@@ -167,19 +168,21 @@ pub fn endpoints(catalogue: &Catalogue) -> Vec<Endpoint> {
 /// The router over all dialects.
 pub fn router(api: Arc<Api>) -> Router {
     let all = dialects().into_iter().fold(Router::new(), |all, paths| all.merge(paths.router()));
-    all.fallback(async |request: Request| {
-        let message = format!("there is nothing at {}", request.uri().path());
-        if grpc::is_grpc(request.headers()) {
-            return tonic::Status::unimplemented(message).into_http();
-        }
-        refusal(StatusCode::NOT_FOUND, &message)
-    })
-    .method_not_allowed_fallback(async |request: Request| {
-        let message = format!("{} is not for {}", request.method(), request.uri().path());
-        refusal(StatusCode::METHOD_NOT_ALLOWED, &message)
-    })
-    .layer(from_fn_with_state(api.clone(), visit))
-    .with_state(api)
+    let all = all
+        .fallback(async |request: Request| {
+            let message = format!("there is nothing at {}", request.uri().path());
+            if grpc::is_grpc(request.headers()) {
+                return tonic::Status::unimplemented(message).into_http();
+            }
+            refusal(StatusCode::NOT_FOUND, &message)
+        })
+        .method_not_allowed_fallback(async |request: Request| {
+            let message = format!("{} is not for {}", request.method(), request.uri().path());
+            refusal(StatusCode::METHOD_NOT_ALLOWED, &message)
+        })
+        .with_state(api.clone());
+    // Around the routing, too: it goes by the path that `visit` leaves.
+    Router::new().fallback_service(all).layer(from_fn_with_state(api, visit))
 }
 
 async fn visit(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response<Body> {
@@ -191,6 +194,9 @@ async fn visit(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
     let trace = trace.unwrap_or_else(TraceContext::random);
     let span = tracing::info_span!("request", %id, trace = trace.trace_id());
     request.extensions_mut().insert(Arrived(arrived));
+    if let Some(uri) = legible(request.uri()) {
+        *request.uri_mut() = uri;
+    }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
 
     let mut response = next.run(request).instrument(span.clone()).await;

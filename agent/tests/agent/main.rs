@@ -12,6 +12,7 @@ mod house;
 mod hub;
 mod memory;
 mod oip;
+mod openapi;
 mod photo;
 mod predictions;
 mod program;

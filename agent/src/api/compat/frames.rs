@@ -16,6 +16,7 @@ use adit_common::socket::{Protocol, WEBSOCKET};
 use adit_common::timing::Stopwatch;
 use adit_vision::{Detection, Labels};
 use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use bytes::Bytes;
 use flate2::read::ZlibDecoder;
@@ -70,7 +71,15 @@ enum Spelling {
 }
 
 /// `GET /ws`, upgraded.
-async fn frames(State(api): State<Arc<Api>>, Query(wishes): Query<Wishes>, request: Request) -> Response<Body> {
+async fn frames(
+    State(api): State<Arc<Api>>,
+    wishes: Result<Query<Wishes>, QueryRejection>,
+    request: Request,
+) -> Response<Body> {
+    let wishes = match wishes {
+        Ok(Query(wishes)) => wishes,
+        Err(rejection) => return refusal(StatusCode::BAD_REQUEST, &rejection.body_text()),
+    };
     let spelling = match wishes.json.as_deref() {
         None | Some("text") => Spelling::Text,
         Some("array") => Spelling::Array,

@@ -15,10 +15,11 @@ use serde::Deserialize;
 
 use super::super::reply::{Refusal, bytes, refusal};
 use super::super::router::Api;
+use super::asked::asked;
 use crate::error::ControlError;
 
 /// The body of both requests; it may be left out.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Asked {
     #[serde(default)]
     parameters: Parameters,
@@ -49,12 +50,7 @@ pub(crate) async fn unload(State(api): State<Arc<Api>>, Path(model): Path<String
 async fn admit(api: &Api, model: &str, request: Request) -> Result<(ModelName, Asked), Refusal> {
     api.admit_control(request.extensions())?;
     let upload = api.take(request).await?;
-    let asked = match &upload.bytes[..] {
-        [] => Asked::default(),
-        text => serde_json::from_slice(text).map_err(|error| {
-            Refusal::new(StatusCode::BAD_REQUEST, format!("the JSON of the message is wrong: {error}"))
-        })?,
-    };
+    let asked = asked(&upload.bytes)?;
     let unknown = |_| {
         let quoted: String = model.chars().take(80).collect();
         Refusal::new(StatusCode::NOT_FOUND, format!("unknown model `{quoted}`"))

@@ -16,6 +16,7 @@ use super::super::paths::Paths;
 use super::super::reply::{Refusal, json, refusal};
 use super::super::router::Api;
 use super::ask::named;
+use super::asked::asked;
 use super::inform::known;
 use super::settings::{log_settings, set_log, set_trace, trace_settings};
 use crate::error::InferError;
@@ -90,8 +91,7 @@ fn is_there(api: &Api, model: &str) -> Result<(), Refusal> {
 async fn change<T: DeserializeOwned>(api: &Api, request: Request) -> Result<T, Refusal> {
     api.admit_control(request.extensions())?;
     let upload = api.take(request).await?;
-    let text: &[u8] = if upload.bytes.is_empty() { b"{}" } else { &upload.bytes };
-    serde_json::from_slice(text).map_err(|error| refused(format!("the JSON of the message is wrong: {error}")))
+    asked(&upload.bytes)
 }
 
 /// A setting has one value or several; none clears it.

@@ -2,6 +2,7 @@
 //! `statistics` tell of models (over gRPC as `described`), `settings` changes what is written down.
 
 mod ask;
+mod asked;
 mod control;
 mod described;
 mod extensions;

@@ -24,6 +24,7 @@ use super::super::paths::Paths;
 use super::super::reply::{Refusal, bytes, json, refusal, timed};
 use super::super::router::{Api, arrived, deadline, text};
 use super::ask::{ask, input, invalid, named};
+use super::asked::asked;
 use super::control::{load, unload};
 use super::extensions::extend;
 use super::inform;
@@ -145,13 +146,9 @@ pub(crate) async fn index(State(api): State<Arc<Api>>, request: Request) -> Resp
         Ok(upload) => upload,
         Err(refusal) => return refusal.answer(),
     };
-    let asked = match &upload.bytes[..] {
-        [] => Ok(IndexRequest::default()),
-        text => serde_json::from_slice(text).map_err(|error| format!("the JSON of the message is wrong: {error}")),
-    };
-    match asked {
+    match asked::<IndexRequest>(&upload.bytes) {
         Ok(asked) => json(StatusCode::OK, &inform::index(&api, asked.ready)),
-        Err(message) => refusal(StatusCode::BAD_REQUEST, &message),
+        Err(refusal) => refusal.answer(),
     }
 }
 

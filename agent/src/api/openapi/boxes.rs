@@ -6,7 +6,7 @@ use utoipa::openapi::path::ParameterIn;
 use super::errors::{Shape, fields};
 use super::operation::{FORM, JSON, Told, content};
 use super::schema::{
-    Described, always, binary, choice, either, file, list, map, named, null, number, object, some, text, whole,
+    Described, always, binary, choice, either, file, list, map, named, null, number, object, text, whole,
 };
 
 const FIELD: &str = "A field of the form is missing.";
@@ -32,7 +32,7 @@ pub(super) fn told() -> (Vec<Told>, Vec<(&'static str, Described)>) {
             example.chain(image.iter().map(|(name, _)| ((*name).to_owned(), file()))).collect();
         [(FORM, content(object("", model.into_iter().chain(image).collect(), vec![]), Some(example.into())))]
     };
-    let files = object("", vec![("input_data", some("The images.", binary(""), [1, 32]))], vec![]);
+    let files = object("", vec![("input_data", list("The images.", binary("")))], vec![]);
     let model = |rest: &str| format!("/models/{{model}}/{rest}");
     let told = vec![
         Told::get("/load", "The UUIDs of all models that can be asked")

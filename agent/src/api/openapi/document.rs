@@ -148,3 +148,100 @@ fn keys(scope: Scope) -> Vec<SecurityRequirement> {
     let keys = ["bearer", "x-api-key"].map(|scheme| SecurityRequirement::new(scheme, [scope]));
     keys.into_iter().chain([SecurityRequirement::default()]).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use adit_common::oip::{IndexRequest, InferRequest, LogUpdate};
+    use bytes::Bytes;
+    use serde_json::Value;
+
+    use super::super::super::router::declared;
+    use super::*;
+
+    fn written(endpoints: &[Endpoint]) -> Value {
+        serde_json::to_value(document(endpoints)).unwrap()
+    }
+
+    /// Of each operation of the document, its method, its path as it is declared, and its scope.
+    fn told(document: &Value) -> BTreeMap<(String, String), String> {
+        let mut found = BTreeMap::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let declared = path.split(':').next().unwrap().to_owned();
+                let scope = operation["security"][0]["bearer"][0].as_str().unwrap().to_owned();
+                found.insert((method.to_uppercase(), declared), scope);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_endpoint_is_told_of_and_nothing_else() {
+        let endpoints = declared();
+        let plain = endpoints.iter().filter(|endpoint| is_plain(endpoint));
+        let expected: BTreeMap<_, _> = plain
+            .map(|endpoint| {
+                let scope = if endpoint.scope == Scope::Control { "control" } else { "infer" };
+                ((endpoint.method.clone(), endpoint.path.clone()), scope.to_owned())
+            })
+            .collect();
+        let document = written(&endpoints);
+        assert_eq!(told(&document), expected);
+        // What is described here and nowhere declared would be left out in silence.
+        let described: usize = chapters().iter().map(|chapter| chapter.told.len()).sum();
+        let there: usize =
+            document["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len()).sum();
+        assert_eq!(described, there);
+        assert!(told(&written(&[])).is_empty());
+    }
+
+    #[test]
+    fn every_name_that_is_used_is_there_and_the_other_way_round() {
+        fn uses(value: &Value, found: &mut BTreeSet<String>) {
+            match value {
+                Value::Object(fields) => {
+                    found.extend(fields.get("$ref").map(|name| name.as_str().unwrap().to_owned()));
+                    fields.values().for_each(|field| uses(field, found));
+                }
+                Value::Array(items) => items.iter().for_each(|item| uses(item, found)),
+                _ => {}
+            }
+        }
+        let document = written(&declared());
+        let mut used = BTreeSet::new();
+        uses(&document, &mut used);
+        let mut there = BTreeSet::new();
+        for kind in ["schemas", "responses", "headers"] {
+            let names = document["components"][kind].as_object().unwrap().keys();
+            there.extend(names.map(|name| format!("#/components/{kind}/{name}")));
+        }
+        assert!(used.is_subset(&there), "{:?}", used.difference(&there));
+        let unused: Vec<_> = there.difference(&used).filter(|name| name.contains("schemas")).collect();
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
+    #[test]
+    fn operations_have_names_of_their_own() {
+        let document = written(&declared());
+        let items = document["paths"].as_object().unwrap().values();
+        let ids: Vec<_> =
+            items.flat_map(|item| item.as_object().unwrap().values().map(|told| &told["operationId"])).collect();
+        assert_eq!(ids.iter().map(|id| id.as_str().unwrap()).collect::<BTreeSet<_>>().len(), ids.len());
+    }
+
+    #[test]
+    fn examples_are_read_by_the_types_that_read_requests() {
+        let document = written(&declared());
+        let example = |path: &str| {
+            let example = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"];
+            assert!(example.is_object(), "{path}");
+            example.to_string()
+        };
+        let infer = Bytes::from(example("/v2/models/{model}/infer"));
+        assert_eq!(InferRequest::parse(&infer, None).unwrap().inputs.len(), 1);
+        assert!(serde_json::from_str::<IndexRequest>(&example("/v2/repository/index")).unwrap().ready);
+        assert_eq!(serde_json::from_str::<LogUpdate>(&example("/v2/logging")).unwrap().log_verbose_level, Some(0));
+    }
+}

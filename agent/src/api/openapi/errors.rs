@@ -4,7 +4,7 @@ use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::{Ref, RefOr, Response, ResponseBuilder};
 
 use super::operation::{REQUEST_ID, TIMING, content};
-use super::schema::{Described, always, list, named, null, object, text, whole};
+use super::schema::{Described, always, anything, list, named, null, object, text, whole};
 
 /// How a dialect spells its errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,13 +134,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Described)> {
     let field = object(
         "What is wrong with one field.",
         vec![
-            (
-                "loc",
-                list(
-                    "The way to the field: names, and places in lists.",
-                    super::schema::anything("A name or a place."),
-                ),
-            ),
+            ("loc", list("The way to the field: names, and places in lists.", anything("A name or a place."))),
             ("msg", text("For people.")),
             ("type", text("For programs, such as `value_error.missing`.")),
         ],

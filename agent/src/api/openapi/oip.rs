@@ -7,8 +7,8 @@ use utoipa::openapi::path::ParameterIn;
 use super::errors::Shape;
 use super::operation::{JSON, Told, content};
 use super::schema::{
-    Described, IMAGE, always, anything, binary, choice, either, exactly, flag, list, map, named, number, object, some,
-    text, whole,
+    Described, IMAGE, always, anything, binary, choice, either, exactly, flag, list, map, named, null, number, object,
+    some, text, whole,
 };
 
 /// Tensors of one message, and parameters of one object.
@@ -121,8 +121,8 @@ fn datatype() -> Described {
     choice("What a tensor's elements are.", &Datatype::ALL.map(Datatype::name))
 }
 
-fn parameters(about: &str) -> Described {
-    map(about, either("A text, a number, or true or false.", vec![text(""), number(""), flag("")]))
+pub(super) fn parameters(about: &str) -> Described {
+    map(about, either("A text, a number, true, false or null.", vec![text(""), number(""), flag(""), null("")]))
 }
 
 fn shape() -> Described {

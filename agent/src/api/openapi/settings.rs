@@ -4,8 +4,9 @@ use serde_json::json;
 use utoipa::openapi::Content;
 
 use super::errors::Shape;
+use super::oip::parameters;
 use super::operation::{JSON, Told, content};
-use super::schema::{Described, anything, either, exactly, flag, list, map, named, null, object, text, whole};
+use super::schema::{Described, anything, either, exactly, flag, list, named, null, object, text, whole};
 
 /// The operations, and the schemas that they name.
 pub(super) fn told() -> (Vec<Told>, Vec<(&'static str, Described)>) {
@@ -95,19 +96,13 @@ fn schemas() -> Vec<(&'static str, Described)> {
     };
     let setting = "A value, or a list of them; null changes nothing.";
     let traces = trace().into_iter().map(|(name, _)| (name, anything(setting))).collect();
-    let parameters = |about| object("", vec![], vec![("parameters", about)]);
+    let with = |parameters| object("", vec![], vec![("parameters", parameters)]);
     vec![
         ("LogSettings", object("What is logged.", log(), vec![])),
         ("LogUpdate", exactly("What is to change; the rest stays.", update)),
         ("TraceSettings", object("What is traced.", trace(), vec![])),
         ("TraceUpdate", exactly("What is to change; the rest stays.", traces)),
-        ("LoadRequest", parameters(exactly("None is taken.", vec![]))),
-        (
-            "UnloadRequest",
-            parameters(map(
-                "Not minded.",
-                either("A text, a number, or true or false.", vec![text(""), super::schema::number(""), flag("")]),
-            )),
-        ),
+        ("LoadRequest", with(exactly("None is taken.", vec![]))),
+        ("UnloadRequest", with(parameters("Not minded."))),
     ]
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::errors::Shape;
 use super::operation::{JSON, Told, content};
-use super::schema::{Described, IMAGE, anything, choice, flag, list, map, named, object, text};
+use super::schema::{Described, IMAGE, anything, choice, either, flag, list, map, named, null, object, text};
 
 const PRECONDITION: &str = "FAILED_PRECONDITION.";
 const EXHAUSTED: &str = "RESOURCE_EXHAUSTED: everything is full.";
@@ -34,8 +34,7 @@ fn of_model(model: &str) -> [Told; 6] {
         Told::get(model, "The state of a model's versions")
             .answers("Each version with its state.", [(JSON, content(named("ModelVersionStatuses"), None))]),
         Told::post(model, "Nothing: a question needs a verb")
-            .about("Always 400: ask with `:predict`, `:classify` or `:regress` behind the last segment.")
-            .takes(false, [(JSON, content(anything("Not minded."), None))]),
+            .about("Always 400: ask with `:predict`, `:classify` or `:regress` behind the last segment."),
         Told::get(&format!("{model}/metadata"), "A model's signatures")
             .answers("As protobuf's JSON has them.", [(JSON, content(named("SignatureMetadata"), None))]),
         Told::post(&format!("{model}:predict"), "Ask a model")
@@ -69,7 +68,8 @@ fn of_model(model: &str) -> [Told; 6] {
 
 fn schemas() -> Vec<(&'static str, Described)> {
     let tensor = || anything("A number, a text, `{\"b64\": \"...\"}`, or a list of them, up to eight deep.");
-    let signature_name = || ("signature_name", text("Which signature; `serving_default` unless given."));
+    let signature_name =
+        || ("signature_name", either("Which signature; `serving_default` unless given.", vec![text(""), null("")]));
     let status = object(
         "A version.",
         vec![
@@ -115,7 +115,7 @@ fn schemas() -> Vec<(&'static str, Described)> {
                 vec![],
                 vec![
                     signature_name(),
-                    ("instances", list("An element an image; each may be an object of the one input.", tensor())),
+                    ("instances", anything("A list of an element an image; each may be an object of the one input.")),
                     ("inputs", anything("The whole tensor, or an object of the one input.")),
                 ],
             ),
