@@ -139,6 +139,7 @@ async fn a_relay_learns_of_the_agent_and_asks_it() {
     // Whatever the manifest offers is there. Unloading comes before loading in it.
     for endpoint in &manifest.endpoints {
         let path = endpoint.path.replace("{model}", "digits").replace("{version}", "1");
+        let path = path.replace("{file}", "swagger-ui.css");
         let request = Request::builder().method(&*endpoint.method).uri(format!("https://relay.test{path}"));
         let status = ask(&session, request.body(Bytes::new()).unwrap()).await.status();
         assert!(![StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&status), "{endpoint:?}: {status}");

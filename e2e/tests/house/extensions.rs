@@ -105,3 +105,23 @@ async fn settings_are_changed_with_a_key_that_may() -> Result<()> {
     assert!(house.close().await);
     Ok(())
 }
+
+#[tokio::test]
+async fn the_document_and_its_page_come_through_a_relay() -> Result<()> {
+    let house = House::builder().agent(Plan::new("box").digits()).open().await?;
+    let mut client = house.client(Version::Http2).await?;
+    let document = client.ask(get("/openapi.json")).await?.json()?;
+    assert_eq!(document["openapi"], "3.1.0");
+    for path in ["/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js"] {
+        let answer = client.ask(get(path)).await?;
+        assert!(answer.status == StatusCode::OK && !answer.body.is_empty(), "{path}: {}", answer.status);
+    }
+    // As the document says of every operation.
+    let mut stranger = house.client_with(Version::Http2, None).await?;
+    let refused = stranger.ask(get("/openapi.json")).await?;
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert!(document["components"]["responses"]["Error401"]["headers"].get("WWW-Authenticate").is_some());
+    assert!(refused.headers.contains_key("www-authenticate"));
+    assert!(house.close().await);
+    Ok(())
+}
