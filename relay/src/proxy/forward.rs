@@ -54,7 +54,7 @@ impl Routes {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     keys: Arc<Keys>,
-    pub(super) admission: Admission,
+    admission: Admission,
     retry: RetryPolicy,
     registry: Arc<Registry>,
     routes: ArcSwap<Routes>,
@@ -93,6 +93,8 @@ impl Proxy {
         let route = routes.table.resolve(&head.method, head.uri.path())?;
         call.dialect = route.dialect;
         principal.check(route.scope)?;
+        // Before anything of a body is kept.
+        let permit = self.admission.admit()?;
         let mut body = Peeked::untouched(body);
         let named = match Reader::new(&route.naming, &head.headers) {
             Some(reader) => in_time(call.deadline, body.look(&reader)).await?,
@@ -102,7 +104,6 @@ impl Proxy {
         if !route.gather.is_one() && (among.len() > 1 || matches!(route.gather, Gather::Counters { .. })) {
             return self.gather(call, head, body, &route, Candidates { agents: &routes.agents, among: &among }).await;
         }
-        let permit = self.admission.admit()?;
         let held = self.metrics.in_flight.hold();
         let admitted = Instant::now();
         call.stopwatch.lap_at(Stage::Admit, admitted);

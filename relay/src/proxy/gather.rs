@@ -47,7 +47,7 @@ impl Told {
 }
 
 impl Proxy {
-    /// Asks all, and answers for all. Where all must do it, the first that could not is the answer; else those that could are.
+    /// Asks all, and answers for all, who was admitted already. Where all must do it, the first that could not is the answer; else those that could are.
     pub(super) async fn gather<B>(
         &self,
         call: &mut Call,
@@ -59,7 +59,6 @@ impl Proxy {
     where
         B: Body<Data = Bytes, Error = ProxyError> + Unpin,
     {
-        let _permit = self.admission.admit()?;
         let _held = self.metrics.in_flight.hold();
         let admitted = Instant::now();
         call.stopwatch.lap_at(Stage::Admit, admitted);
