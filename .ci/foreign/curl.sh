@@ -103,8 +103,13 @@ with_key --request DELETE "$infer"
 is 'a wrong method' 405 "$error" '^allow: post'
 with_key --json '{"inputs":[' "$infer"
 is 'broken JSON' 400 "$error"
+gzip --stdout "$json" >"$work/zipped"
+with_key --header 'content-encoding: gzip' --header 'content-type: application/json' --data-binary "@$work/zipped" "$infer"
+is 'a compressed body' 200 '"outputs"'
 with_key --header 'content-encoding: gzip' --json "@$json" "$infer"
-is 'a compressed body' 415 "$error"
+is 'a body that is not compressed as it says' 400 "$error"
+with_key --header 'content-encoding: br' --json "@$json" "$infer"
+is 'a compressed body of another kind' 415 "$error"
 with_key --header 'x-request-id: my-own-id' "$url/v2"
 is "a request id of the caller's" 200 '' '^x-request-id: my-own-id'
 

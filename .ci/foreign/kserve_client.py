@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Asks a relay or an agent with kserve's clients, which nobody here wrote: a second pair for the Open Inference Protocol.
 
-    pip install 'kserve==0.21.*'
+    pip install 'kserve==0.21.*' 'httpx[http2]'
     .ci/foreign/kserve_client.py --rest URL --grpc HOST:PORT [--ca FILE] [--key KEY] [--model NAME]
 
 Without --ca over plain HTTP and an insecure channel, as to an agent's local listener; with it over TLS, as to a relay. The model must

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use adit_common::deadline::Deadline;
-use adit_common::manifest::{Dialect, Gather};
+use adit_common::manifest::{Dialect, Gather, Scope};
 use adit_common::timing::{Stage, Timing};
 use adit_common::tunnel::{Answer, CallError, ResetCode, Sent, TunnelBody, TunnelError};
 use arc_swap::ArcSwap;
@@ -30,6 +30,9 @@ use crate::fleet::agent::{Agent, InFlight, Outcome};
 use crate::fleet::balance::{Candidates, NoPick, Picked, pick};
 use crate::fleet::registry::{Registry, Snapshot};
 use crate::metrics::{Held, Metrics};
+
+/// How long an answer to who changes an agent may wait for the agent's manifest.
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// The fleet at a moment with the routes through it.
 #[derive(Debug)]
@@ -135,6 +138,9 @@ impl Proxy {
                     if answer.response.headers().contains_key("grpc-status") {
                         end(call.deadline, answer.response.body_mut()).await;
                     }
+                    if route.scope == Scope::Control {
+                        self.catch_up().await;
+                    }
                     return Ok(self.finish(call, answer, in_flight, permit, held, &method));
                 }
                 Ok(Err(failure)) => lost(failure),
@@ -152,6 +158,16 @@ impl Proxy {
             if among.iter().all(|agent| tried.contains(agent)) {
                 return Err(error);
             }
+        }
+    }
+
+    /// An agent was changed, and says so in its manifest at about the same time as in its answer, on another stream. Whoever has
+    /// loaded a model through here asks it next: a moment is given to the manifest.
+    pub(super) async fn catch_up(&self) {
+        let known = self.registry.snapshot();
+        let until = Instant::now() + MOMENT;
+        while Arc::ptr_eq(&known, &self.registry.snapshot()) && Instant::now() < until {
+            tokio::time::sleep(MOMENT / 50).await;
         }
     }
 

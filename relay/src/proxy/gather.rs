@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use adit_common::id::AgentId;
-use adit_common::manifest::Gather;
+use adit_common::manifest::{Gather, Scope};
 use adit_common::timing::{Stage, Timing};
 use adit_common::tunnel::TunnelBody;
 use bytes::{Bytes, BytesMut};
@@ -74,6 +74,9 @@ impl Proxy {
         let told = in_time(call.deadline, async { Ok(join_all(asked).await) });
         let told =
             told.await.map_err(|_| ProxyError::new(Kind::DeadlineExceeded, "not all agents answered in time"))?;
+        if route.scope == Scope::Control {
+            self.catch_up().await;
+        }
         call.stopwatch.lap(Stage::Upload);
 
         let (mut good, mut bad, mut failed) = (Vec::new(), None, None);
