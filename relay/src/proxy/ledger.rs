@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use adit_common::id::AgentId;
 use serde_json::Value;
 
-use super::merge::{add, fell, nothing, rows};
+use super::merge::{add, fell, name, nothing, rows};
 
 /// How many counts are kept; beyond it those of who is not asked now are forgotten.
 const MOST: usize = 4096;
@@ -47,8 +47,8 @@ impl Ledger {
             let list = document.pointer_mut(at)?.as_array_mut()?;
             let known = accounts.entry(agent).or_default();
             for row in std::mem::take(list) {
-                let name = key.iter().map(|field| row.get(field).unwrap_or(&Value::Null).to_string()).collect();
-                let account = known.entry(name).or_insert_with(|| Account { before: nothing(), last: nothing() });
+                let account =
+                    known.entry(name(&row, key)).or_insert_with(|| Account { before: nothing(), last: nothing() });
                 let last = std::mem::replace(&mut account.last, row);
                 if fell(&last, &account.last) {
                     account.before = add("", std::mem::replace(&mut account.before, Value::Null), last);

@@ -88,7 +88,8 @@ pub(super) fn rows(documents: Vec<Value>, at: &str, key: &[String]) -> Option<Va
     Some(whole)
 }
 
-fn name(row: &Value, key: &[String]) -> String {
+/// What tells a row apart.
+pub(super) fn name(row: &Value, key: &[String]) -> String {
     key.iter().map(|field| row.get(field).unwrap_or(&Value::Null).to_string()).collect::<Vec<_>>().join(" ")
 }
 

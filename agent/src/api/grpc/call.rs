@@ -1,5 +1,6 @@
 //! How a call is served: its request is taken in like any other body, and its errors are gRPC's.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,13 +18,12 @@ use super::super::upload::Upload;
 use crate::error::InferError;
 
 /// Serves a call with one request: it is taken in whole before the service sees it, within the limits of all bodies.
-pub(crate) async fn serve<S, B>(api: &Api, mut service: S, mut request: Request) -> Response<Body>
+pub(crate) async fn serve<S, B>(api: &Api, service: S, mut request: Request) -> Response<Body>
 where
-    S: Service<Request, Response = Response<B>, Error = std::convert::Infallible>,
+    S: Service<Request, Response = Response<B>, Error = Infallible>,
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
-    let deadline = call_deadline(&request);
     let body = std::mem::take(request.body_mut());
     let upload = match api.receive(body).await {
         Ok(upload) => Arc::new(upload),
@@ -31,18 +31,22 @@ where
     };
     *request.body_mut() = Body::from(upload.bytes.clone());
     request.extensions_mut().insert(upload);
+    flow(service, request).await
+}
+
+/// Serves a call whose requests come one after the other: the service takes them in as it comes to them.
+pub(crate) async fn flow<S, B>(mut service: S, mut request: Request) -> Response<Body>
+where
+    S: Service<Request, Response = Response<B>, Error = Infallible>,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
+    let deadline = call_deadline(&request);
     request.extensions_mut().insert(deadline);
     match service.call(request).await {
         Ok(response) => response.map(Body::new),
         Err(never) => match never {},
     }
-}
-
-/// Prepares a call whose requests come one after the other: only its deadline is noted.
-pub(crate) fn hold(mut request: Request) -> Request {
-    let deadline = call_deadline(&request);
-    request.extensions_mut().insert(deadline);
-    request
 }
 
 /// Until when a call's answer is of use: as the relay says, or the caller itself.

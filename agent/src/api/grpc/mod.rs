@@ -5,6 +5,6 @@ mod call;
 mod health;
 mod reflection;
 
-pub(super) use call::{deadline, hold, is_grpc, serve, started, status};
+pub(super) use call::{deadline, flow, is_grpc, serve, started, status};
 pub(super) use health::paths as health;
 pub(super) use reflection::paths as reflection;

@@ -7,12 +7,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use http::{Response, StatusCode};
 use tonic_reflection::server::Builder;
-use tower_service::Service as _;
 
 use super::super::paths::Paths;
 use super::super::reply::refusal;
 use super::super::router::Api;
-use super::call::hold;
+use super::call::flow;
 
 /// What may be asked.
 pub(crate) fn paths() -> Paths {
@@ -29,18 +28,16 @@ fn services<'a>() -> Builder<'a> {
 }
 
 async fn current(State(_): State<Arc<Api>>, request: Request) -> Response<Body> {
-    let Ok(mut service) = services().build_v1() else { return broken() };
-    match service.call(hold(request)).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
+    match services().build_v1() {
+        Ok(service) => flow(service, request).await,
+        Err(_) => broken(),
     }
 }
 
 async fn old(State(_): State<Arc<Api>>, request: Request) -> Response<Body> {
-    let Ok(mut service) = services().build_v1alpha() else { return broken() };
-    match service.call(hold(request)).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
+    match services().build_v1alpha() {
+        Ok(service) => flow(service, request).await,
+        Err(_) => broken(),
     }
 }
 

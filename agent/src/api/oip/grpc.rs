@@ -15,9 +15,8 @@ use http::Response as HttpResponse;
 use proto::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status, Streaming};
-use tower_service::Service as _;
 
-use super::super::grpc::{deadline, hold, serve, started, status};
+use super::super::grpc::{deadline, flow, serve, started, status};
 use super::super::paths::Paths;
 use super::super::reply::Refusal;
 use super::super::router::Api;
@@ -90,10 +89,7 @@ async fn call(State(api): State<Arc<Api>>, request: HttpRequest) -> HttpResponse
 }
 
 async fn stream(State(api): State<Arc<Api>>, request: HttpRequest) -> HttpResponse<Body> {
-    match service(&api, &request).call(hold(request)).await {
-        Ok(response) => response.map(Body::new),
-        Err(never) => match never {},
-    }
+    flow(service(&api, &request), request).await
 }
 
 struct Inference {
