@@ -28,10 +28,18 @@ run() {
     shift
     timeout --kill-after=5 $((seconds + 45)) \
         schemathesis --config-file "$here/schemathesis.toml" run "$url/openapi.json" \
-        --phases examples,coverage,fuzzing --max-examples 20 --max-time "$seconds" --workers 2 --continue-on-failure \
+        --phases examples,coverage,fuzzing --max-examples 20 --max-time "$seconds" --workers 1 --continue-on-failure \
         --request-timeout 30 --seed 1 --warnings off "$@"
 }
 
-run 140 "${left_out[@]}"
+# Two processes of one thread each, not two threads: Python 3.11 counts the depth of its parser in one place for all threads, and ends
+# with "AST constructor recursion depth mismatch" when two of hypothesis's parse at once.
+run 140 --include-path-regex '^/v2' "${left_out[@]}" >others 2>&1 &
+others=$!
+code=0
+run 140 --exclude-path-regex '^/v2' "${left_out[@]}" || code=$?
+wait "$others" || code=$?
+cat others
+[ "$code" -eq 0 ] || exit "$code"
 # What takes models away comes last: before it, there would be nothing to ask the others.
 run 10 --include-path "$unload"
