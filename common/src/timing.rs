@@ -33,6 +33,8 @@ pub enum Stage {
     Interpret,
     /// Agent: writing the answer.
     Encode,
+    /// Agent: a server behind it that the request was handed on to, from the request's last byte to the answer's first.
+    Upstream,
     /// What no stage covers.
     Other,
 }
@@ -67,7 +69,7 @@ const STAGES: usize = Stage::ALL.len();
 
 impl Stage {
     /// Every stage, in the order in which it is walked and printed.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Admit,
         Self::Pick,
         Self::Upload,
@@ -78,6 +80,7 @@ impl Stage {
         Self::Forward,
         Self::Interpret,
         Self::Encode,
+        Self::Upstream,
         Self::Other,
     ];
 
@@ -94,6 +97,7 @@ impl Stage {
             Self::Forward => "forward",
             Self::Interpret => "interpret",
             Self::Encode => "encode",
+            Self::Upstream => "upstream",
             Self::Other => "other",
         }
     }

@@ -76,7 +76,7 @@ pub(super) fn document(endpoints: &[Endpoint]) -> OpenApi {
             "ServerTiming",
             told(
                 "Where the time went, in milliseconds. Through a relay: `admit`, `pick`, `upload`, `transit` are its own; `decode`, \
-                 `prepare`, `queue`, `forward`, `interpret`, `encode` the agent's; `other` is what no stage covers, `total` the sum of \
+                 `prepare`, `queue`, `forward`, `interpret`, `encode` the agent's, `upstream` that of a server behind it; `other` is what no stage covers, `total` the sum of \
                  these. `receive` overlaps `upload`. Stages that a request did not pass are left out.",
                 "decode;dur=0.577, prepare;dur=1.002, queue;dur=0.148, forward;dur=0.503;desc=\"cpu b=1\", interpret;dur=0.063, \
                  encode;dur=0.016, other;dur=0.006, receive;dur=0.113, total;dur=2.315",
