@@ -303,6 +303,7 @@ impl Describe {
             draining,
             models,
             endpoints: endpoints(catalogue),
+            upstreams: Vec::new(),
             devices: self.devices.names(),
             // Each model runs one and queues the rest.
             capacity: u32::try_from((self.queue + 1) * ready).unwrap_or(u32::MAX),

@@ -115,6 +115,18 @@ name!(
 );
 
 name!(
+    /// What a server is called that an agent carries requests to.
+    UpstreamName,
+    "an upstream's name",
+    "1 to 63 of letters, digits, '.', '_' and '-', not starting with '.'",
+    |text| {
+        (1..=63).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+            && !text.starts_with('.')
+    }
+);
+
+name!(
     /// One request, in every log line of every program it passes.
     RequestId,
     "a request id",

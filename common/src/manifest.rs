@@ -5,13 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, ModelName, Version, VersionLabel};
+use crate::id::{AgentId, ModelName, UpstreamName, Version, VersionLabel};
 
 /// The path of the endless answer.
 pub const MANIFEST_PATH: &str = "/.adit/manifest";
 
 /// The longest line that a reader has to accept, in bytes: some 10,000 models.
 pub const MAX_LINE: usize = 2 << 20;
+
+/// The header of a hop's request that is not for the agent itself, but for a server behind it: an [`Upstream`].
+pub const UPSTREAM_HEADER: &str = "adit-upstream";
 
 /// One line of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,9 @@ pub struct Manifest {
     pub models: Vec<Model>,
     /// What may be asked of it.
     pub endpoints: Vec<Endpoint>,
+    /// The servers behind it that it carries requests to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<Upstream>,
     /// What it computes on, such as `cpu` or `cuda:0`.
     #[serde(default)]
     pub devices: Vec<String>,
@@ -212,6 +218,56 @@ pub enum Dialect {
     Other,
 }
 
+/// A server behind an agent that is handed whole requests: any method, for a host or for any, below a path.
+///
+/// It is told of while it does not answer, too: its paths then are not there just now, instead of unknown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// What it is called in errors, logs and metrics.
+    pub name: UpstreamName,
+    /// The host that its requests are for, without a port; any unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// What their paths begin with, segment by segment: `/v2` is for `/v2` and `/v2/models`, but not for `/v2x`.
+    pub prefix: String,
+    /// What a key must be allowed for.
+    pub scope: Scope,
+    /// Whether it answers just now.
+    pub able: bool,
+}
+
+/// How closely an [`Upstream`] fits a request; the greatest is the one that takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fit {
+    /// It is for this very host: then it takes the request before any endpoint.
+    pub host: bool,
+    /// How many bytes of the path it names.
+    pub prefix: usize,
+}
+
+impl Upstream {
+    /// How closely it fits a request for a host, which may carry a port, and a path; `None` if the request is not for it.
+    pub fn fit(&self, host: Option<&str>, path: &str) -> Option<Fit> {
+        let fits = match (&self.host, host) {
+            (None, _) => true,
+            (Some(own), Some(host)) => own.eq_ignore_ascii_case(bare(host)),
+            (Some(_), None) => false,
+        };
+        let rest = path.strip_prefix(self.prefix.trim_end_matches('/'))?;
+        let below = rest.starts_with('/') || rest.is_empty() && self.prefix != "/";
+        (fits && below).then_some(Fit { host: self.host.is_some(), prefix: self.prefix.len() })
+    }
+}
+
+/// A host without its port, and without the dot that ends a full name.
+fn bare(host: &str) -> &str {
+    let end = match host.rfind(']') {
+        Some(bracket) => bracket + 1,
+        None => host.find(':').unwrap_or(host.len()),
+    };
+    host[..end].trim_end_matches('.')
+}
+
 /// How busy an agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Load {
@@ -240,5 +296,34 @@ mod tests {
     fn a_name_that_breaks_its_rule_is_no_manifest() {
         let text = r#"{"name":"../etc","version":1,"state":"READY"}"#;
         assert!(serde_json::from_str::<Model>(text).is_err());
+    }
+
+    #[test]
+    fn an_upstream_takes_what_is_below_its_prefix_at_its_host() {
+        let upstream = |host: Option<&str>, prefix: &str| Upstream {
+            name: "triton".parse().unwrap(),
+            host: host.map(str::to_owned),
+            prefix: prefix.to_owned(),
+            scope: Scope::Infer,
+            able: true,
+        };
+        let fit = |host, prefix| Some(Fit { host, prefix });
+        let v2 = upstream(None, "/v2");
+        for path in ["/v2", "/v2/", "/v2/models/x"] {
+            assert_eq!(v2.fit(None, path), fit(false, 3), "{path}");
+        }
+        for path in ["/v2x", "/v1/v2", "/", "", "*", "/V2"] {
+            assert_eq!(v2.fit(None, path), None, "{path}");
+        }
+        assert_eq!(upstream(None, "/").fit(None, "/any/thing"), fit(false, 1));
+        assert_eq!(upstream(None, "/").fit(None, "*"), None);
+        let named = upstream(Some("triton.example.org"), "/");
+        for host in ["triton.example.org", "Triton.Example.org:8443", "triton.example.org."] {
+            assert_eq!(named.fit(Some(host), "/"), fit(true, 1), "{host}");
+        }
+        assert_eq!(named.fit(Some("example.org"), "/"), None);
+        assert_eq!(named.fit(None, "/"), None);
+        assert_eq!(upstream(Some("[::1]"), "/").fit(Some("[::1]:80"), "/"), fit(true, 1));
+        assert!(fit(true, 1) > fit(false, 30) && fit(false, 3) > fit(false, 1));
     }
 }

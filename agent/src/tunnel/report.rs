@@ -84,6 +84,7 @@ mod tests {
             draining,
             models: Vec::new(),
             endpoints: Vec::new(),
+            upstreams: Vec::new(),
             devices: Vec::new(),
             capacity: 1,
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use adit_common::id::AgentId;
-use adit_common::manifest::{Load, Model};
+use adit_common::manifest::{Load, Model, Upstream};
 use serde::Serialize;
 
 use crate::fleet::agent::Agent;
@@ -30,6 +30,8 @@ struct Entry<'a> {
     ejected: bool,
     devices: &'a [String],
     models: &'a [Model],
+    /// The servers behind it.
+    upstreams: &'a [Upstream],
 }
 
 /// One agent that left.
@@ -67,6 +69,7 @@ pub(super) fn listing(fleet: &Snapshot, now: Instant) -> serde_json::Result<Stri
         ejected: *ejected,
         devices: &manifest.devices,
         models: &manifest.models,
+        upstreams: &manifest.upstreams,
     });
     let left = fleet.gone.iter().map(|gone| Left {
         agent: &gone.manifest.agent,

@@ -93,8 +93,11 @@ impl Proxy {
         let principal = self.keys.authenticate(&head.headers)?;
         call.key.clone_from(&principal.name);
         let routes = self.routes();
-        let route = routes.table.resolve(&head.method, head.uri.path())?;
-        call.dialect = route.dialect;
+        let host = headers::host(&head);
+        let route = routes.table.resolve(&head.method, host, head.uri.path())?;
+        if route.upstream.is_none() {
+            call.dialect = route.dialect;
+        }
         principal.check(route.scope)?;
         // Before anything of a body is kept.
         let permit = self.admission.admit()?;
@@ -103,6 +106,8 @@ impl Proxy {
             Some(reader) => in_time(call.deadline, body.look(&reader)).await?,
             None => None,
         };
+        let route = routes.table.settle(route, named.as_deref());
+        principal.check(route.scope)?;
         let among = routes.table.candidates(&route, named.as_deref(), Instant::now())?;
         if !route.gather.is_one() && (among.len() > 1 || matches!(route.gather, Gather::Counters { .. })) {
             return self.gather(call, head, body, &route, Candidates { agents: &routes.agents, among: &among }).await;
@@ -112,6 +117,9 @@ impl Proxy {
         call.stopwatch.lap_at(Stage::Admit, admitted);
 
         headers::to_agent(&mut head.headers, call, admitted);
+        if route.upstream.is_some() {
+            headers::to_upstream(&mut head.headers);
+        }
         self.retry.earn();
         let body = Upload::new(body, self.metrics.clone());
         let (method, ended) = (head.method.clone(), body.ended());

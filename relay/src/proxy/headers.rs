@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use adit_common::deadline::Deadline;
 use adit_common::id::RequestId;
+use adit_common::manifest::UPSTREAM_HEADER;
 use adit_common::timing::Timing;
 use adit_common::trace::TraceContext;
 use http::header::{self, HeaderName, HeaderValue};
 use http::response::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request};
 
 use super::call::Call;
 use crate::fleet::agent::Outcome;
@@ -41,6 +42,7 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REQUEST_ID: HeaderName = HeaderName::from_static(RequestId::HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static(TraceContext::HEADER);
+const UPSTREAM: HeaderName = HeaderName::from_static(UPSTREAM_HEADER);
 const BUDGET: HeaderName = HeaderName::from_static(Deadline::HEADER);
 const SERVER_TIMING: HeaderName = HeaderName::from_static(Timing::HEADER);
 const ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
@@ -75,6 +77,17 @@ pub(super) fn to_agent(headers: &mut HeaderMap, call: &Call, now: Instant) {
         set(BUDGET, &budget);
     }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+}
+
+/// The host that a request is for, as its client wrote it.
+pub(super) fn host(head: &request::Parts) -> Option<&str> {
+    let field = || head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    head.uri.authority().map(http::uri::Authority::as_str).or_else(field)
+}
+
+/// Tells the agent that the request is for a server behind it.
+pub(super) fn to_upstream(headers: &mut HeaderMap) {
+    headers.insert(UPSTREAM, HeaderValue::from_static("1"));
 }
 
 /// From an agent's fields to a client's.

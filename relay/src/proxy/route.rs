@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use adit_common::id::{ModelName, Version, VersionLabel};
+use adit_common::id::{ModelName, VersionLabel};
 use adit_common::manifest::{Dialect, Gather, Manifest, ModelState, Naming, Scope};
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::known::{Instance, Known, Wanted};
+use super::upstreams::{Place, Places};
 use crate::error::{Kind, ProxyError};
 use crate::fleet::registry::REMEMBERED;
 
@@ -40,45 +42,6 @@ struct Members {
     unable: Vec<u32>,
 }
 
-/// One version of a model on one agent.
-#[derive(Debug)]
-struct Instance {
-    agent: u32,
-    version: Version,
-    state: ModelState,
-    labels: Vec<VersionLabel>,
-}
-
-/// Which version a path asks for.
-#[derive(Debug)]
-enum Wanted {
-    Any,
-    Version(Version),
-    Label(VersionLabel),
-}
-
-impl Wanted {
-    fn is(&self, instance: &Instance) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Version(version) => instance.version == *version,
-            Self::Label(label) => instance.labels.contains(label),
-        }
-    }
-}
-
-/// One model, over all agents.
-#[derive(Debug, Default)]
-struct Known {
-    instances: Vec<Instance>,
-    /// Agents with a version that is ready.
-    ready: Arc<[u32]>,
-    by_version: HashMap<Version, Arc<[u32]>>,
-    by_label: HashMap<VersionLabel, Arc<[u32]>>,
-    /// When the last agent that had it left.
-    gone: Option<Instant>,
-}
-
 /// What a path was found to mean.
 #[derive(Debug)]
 pub(super) struct Route {
@@ -91,6 +54,26 @@ pub(super) struct Route {
     /// The model's name as it stands in the path, decoded.
     pub(super) model: Option<String>,
     pub(super) version: Option<String>,
+    /// The server that the agent is to hand the request on to: what it is called.
+    pub(super) upstream: Option<Arc<str>>,
+    /// Where the request goes instead if nobody knows the model that it names.
+    instead: Option<Box<Self>>,
+}
+
+impl Route {
+    fn to(place: &Place) -> Self {
+        Self {
+            scope: place.scope,
+            dialect: Dialect::Other,
+            naming: Naming::Path,
+            gather: Gather::One,
+            offered: place.agents.clone(),
+            model: None,
+            version: None,
+            upstream: Some(place.name().into()),
+            instead: None,
+        }
+    }
 }
 
 /// Which agent answers what.
@@ -99,6 +82,7 @@ pub(super) struct RouteTable {
     paths: matchit::Router<usize>,
     offers: Vec<Vec<Offer>>,
     models: HashMap<ModelName, Known>,
+    upstreams: Places,
     agents: u32,
 }
 
@@ -151,10 +135,12 @@ impl RouteTable {
             }
         };
         let mut live_models: HashMap<ModelName, Known> = HashMap::new();
+        let (mut upstreams, mut agents) = (Places::default(), 0);
         for manifest in live {
-            let agent = table.agents;
-            table.agents += 1;
+            let agent = agents;
+            agents += 1;
             add(manifest, Some(agent));
+            manifest.upstreams.iter().for_each(|upstream| upstreams.add(upstream, Some(agent)));
             for model in &manifest.models {
                 let known = live_models.entry(model.name.clone()).or_default();
                 let (version, state, labels) = (model.version, model.state, model.labels.clone());
@@ -163,6 +149,7 @@ impl RouteTable {
         }
         for (manifest, at) in gone {
             add(manifest, None);
+            manifest.upstreams.iter().for_each(|upstream| upstreams.add(upstream, None));
             for model in manifest.models.iter().filter(|model| model.state != ModelState::Unavailable) {
                 let known = live_models.entry(model.name.clone()).or_default();
                 known.gone = known.gone.max(Some(at));
@@ -174,20 +161,46 @@ impl RouteTable {
             }
         }
         live_models.values_mut().for_each(Known::settle);
-        table.models = live_models;
+        upstreams.settle();
+        (table.models, table.upstreams, table.agents) = (live_models, upstreams, agents);
         table
     }
 
     /// What a request means: 404 or 405 if nothing.
-    pub(super) fn resolve(&self, method: &Method, path: &str) -> Result<Route, ProxyError> {
+    ///
+    /// A server behind an agent that is for the request's very host takes it; else the agents' own endpoints do, and a server that is
+    /// for the path what is left of it.
+    pub(super) fn resolve(&self, method: &Method, host: Option<&str>, path: &str) -> Result<Route, ProxyError> {
         if self.agents == 0 {
             return Err(ProxyError::new(Kind::NoAgent, "no agent is connected"));
         }
-        let unknown = || ProxyError::new(Kind::UnknownPath, format!("nothing answers {}", quote(path)));
         if is_private(path) {
-            return Err(unknown());
+            return Err(unknown(path));
         }
-        let found = self.paths.at(path).map_err(|_| unknown())?;
+        let Some((place, fit)) = self.upstreams.find(host, path) else { return self.own(method, path) };
+        if fit.host {
+            return Ok(Route::to(place));
+        }
+        let Ok(mut own) = self.own(method, path) else { return Ok(Route::to(place)) };
+        if own.model.is_some() || matches!(own.naming, Naming::Protobuf(_)) {
+            own.instead = Some(Box::new(Route::to(place)));
+        }
+        Ok(own)
+    }
+
+    /// What it means in the end, where a server takes what is for models that nobody knows. `named` is as for `candidates`.
+    pub(super) fn settle(&self, mut route: Route, named: Option<&str>) -> Route {
+        let Some(instead) = route.instead.take() else { return route };
+        let known = |name: &str| ModelName::new(name).is_ok_and(|name| self.models.contains_key(&name));
+        match route.model.as_deref().or(named) {
+            Some(name) if !known(name) => *instead,
+            _ => route,
+        }
+    }
+
+    /// What it means among the agents' own endpoints.
+    fn own(&self, method: &Method, path: &str) -> Result<Route, ProxyError> {
+        let found = self.paths.at(path).map_err(|_| unknown(path))?;
         let offers = &self.offers[*found.value];
         // An agent that answers GET answers HEAD as well.
         let plain = |wanted: &Method| offers.iter().find(|offer| offer.method == *wanted);
@@ -210,12 +223,18 @@ impl RouteTable {
         Ok(Route {
             scope: offer.scope,
             dialect: offer.dialect,
-            naming: if offer.agents.len() > 1 { offer.naming.clone() } else { Naming::Path },
+            naming: if offer.agents.len() > 1 || !self.upstreams.is_empty() {
+                offer.naming.clone()
+            } else {
+                Naming::Path
+            },
             gather: offer.gather.clone(),
             offered: offer.agents.clone(),
             model: decode("model"),
             // There, nought is whichever is newest.
             version: decode("version").filter(|version| offer.dialect != Dialect::TfServing || version != "0"),
+            upstream: None,
+            instead: None,
         })
     }
 
@@ -244,6 +263,11 @@ impl RouteTable {
     }
 
     fn able(&self, route: &Route, named: Option<&str>, now: Instant) -> Result<Arc<[u32]>, ProxyError> {
+        if let Some(upstream) = &route.upstream {
+            let message = || format!("the server {upstream} behind the agents does not answer just now");
+            let able = Some(route.offered.clone()).filter(|able| !able.is_empty());
+            return able.ok_or_else(|| ProxyError::new(Kind::NoAgent, message()));
+        }
         let named = named.filter(|name| ModelName::new(name).is_ok_and(|name| self.models.contains_key(&name)));
         let Some(name) = route.model.as_deref().or(named) else {
             if route.offered.is_empty() {
@@ -299,33 +323,12 @@ impl RouteTable {
     }
 }
 
-impl Known {
-    fn settle(&mut self) {
-        let ready = |instance: &&Instance| instance.state == ModelState::Ready;
-        let mut agents: Vec<u32> = self.instances.iter().filter(ready).map(|instance| instance.agent).collect();
-        agents.dedup();
-        self.ready = agents.into();
-        let mut versions: HashMap<Version, Vec<u32>> = HashMap::new();
-        let mut labels: HashMap<VersionLabel, Vec<u32>> = HashMap::new();
-        for instance in self.instances.iter().filter(ready) {
-            versions.entry(instance.version).or_default().push(instance.agent);
-            for label in &instance.labels {
-                labels.entry(label.clone()).or_default().push(instance.agent);
-            }
-        }
-        self.by_version = versions.into_iter().map(|(version, agents)| (version, agents.into())).collect();
-        self.by_label = labels.into_iter().map(|(label, agents)| (label, agents.into())).collect();
-    }
-
-    fn agents(&self) -> Arc<[u32]> {
-        let mut agents: Vec<u32> = self.instances.iter().map(|instance| instance.agent).collect();
-        agents.dedup();
-        agents.into()
-    }
-}
-
 fn no_version(name: &str, version: &str) -> ProxyError {
     ProxyError::new(Kind::UnknownModel, format!("the model {} has no version {}", quote(name), quote(version)))
+}
+
+fn unknown(path: &str) -> ProxyError {
+    ProxyError::new(Kind::UnknownPath, format!("nothing answers {}", quote(path)))
 }
 
 fn is_private(path: &str) -> bool {
@@ -339,6 +342,7 @@ fn quote(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use adit_common::id::Version;
     use adit_common::manifest::{Endpoint, Model, Naming};
 
     use super::*;
@@ -374,13 +378,14 @@ mod tests {
                 endpoint("POST", "/v2/models/{model}/versions/{version}/infer", Scope::Infer),
                 endpoint("POST", "/v2/repository/models/{model}/load", Scope::Control),
             ],
+            upstreams: vec![],
             devices: vec![],
             capacity: 8,
         }
     }
 
     fn ask(table: &RouteTable, method: &Method, path: &str) -> Result<Vec<u32>, ProxyError> {
-        table.candidates(&table.resolve(method, path)?, None, Instant::now()).map(|agents| agents.to_vec())
+        table.candidates(&table.resolve(method, None, path)?, None, Instant::now()).map(|agents| agents.to_vec())
     }
 
     fn status(table: &RouteTable, method: &Method, path: &str) -> (u16, String) {
@@ -479,12 +484,12 @@ mod tests {
         let now = Instant::now();
         let table = RouteTable::build([&here], [(&left, now)]);
         assert_eq!(status(&table, &Method::POST, "/v2/models/cats/infer").0, 503);
-        let route = table.resolve(&Method::POST, "/v2/models/cats/infer").unwrap();
+        let route = table.resolve(&Method::POST, None, "/v2/models/cats/infer").unwrap();
         let later = table.candidates(&route, None, now + REMEMBERED).unwrap_err();
         assert_eq!(later.status().as_u16(), 404);
         let empty = RouteTable::build([], [(&left, now)]);
         assert_eq!(status(&empty, &Method::GET, "/nowhere").0, 503, "with nobody here nothing is unknown");
-        assert_eq!(empty.resolve(&Method::GET, "/v2").unwrap_err().kind, Kind::NoAgent);
+        assert_eq!(empty.resolve(&Method::GET, None, "/v2").unwrap_err().kind, Kind::NoAgent);
     }
 
     #[test]
@@ -520,13 +525,13 @@ mod tests {
         let strict = manifest("strict", &[("digits", 1, Ready)]);
         for agents in [[&loose, &strict], [&strict, &loose]] {
             let table = RouteTable::build(agents, []);
-            let route = table.resolve(&Method::POST, "/v2/repository/models/digits/load").unwrap();
+            let route = table.resolve(&Method::POST, None, "/v2/repository/models/digits/load").unwrap();
             assert_eq!(route.scope, Scope::Control);
         }
         let twice = manifest("twice", &[]);
         let mut conflict = twice.clone();
         conflict.endpoints[1].path = "/v2/models/{*rest}".into();
         let table = RouteTable::build([&twice, &conflict], []);
-        assert!(table.resolve(&Method::GET, "/v2").is_ok(), "a conflicting path costs nobody else anything");
+        assert!(table.resolve(&Method::GET, None, "/v2").is_ok(), "a conflicting path costs nobody else anything");
     }
 }

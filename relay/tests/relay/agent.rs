@@ -88,6 +88,7 @@ pub(crate) fn manifest(id: &str, models: &[(&str, ModelState)]) -> Manifest {
             endpoint("POST", "/v2/models/{model}/infer", Scope::Infer),
             endpoint("POST", "/v2/repository/models/{model}/load", Scope::Control),
         ],
+        upstreams: Vec::new(),
         devices: vec!["cpu".into()],
         capacity: 8,
     }
