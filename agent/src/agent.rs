@@ -12,12 +12,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::watch;
 
-use crate::api::{Api, Listener, admin, endpoints, router};
+use crate::api::{Api, Carriage, Listener, admin, endpoints, router};
 use crate::config::Config;
 use crate::error::AgentError;
 use crate::metrics::Metrics;
 use crate::serving::{Catalogue, Defaults, Devices, Limits, Repository, Serving};
 use crate::tunnel::{Dialer, Reports, Service, Socket};
+use crate::upstream::Upstreams;
 
 /// What an agent without relays is called: it needs no certificate, and nobody but a person reads the name.
 const ALONE: &str = "local";
@@ -35,6 +36,7 @@ pub struct Agent {
     house: Shutdown,
     serving: Serving,
     metrics: Arc<Metrics>,
+    upstreams: Upstreams,
     /// Kept: a catalogue whose owner is gone can no longer be waited on.
     _repository: Arc<Repository>,
     /// Kept: a manifest whose owner is gone would end its reports.
@@ -48,7 +50,7 @@ pub struct Agent {
 impl Agent {
     /// Reads the identity and the models' descriptions, binds what is to be listened on, and starts to load and to dial. What
     /// can be wrong with the configuration is found here, and not later.
-    pub async fn start(config: Config) -> Result<Self, AgentError> {
+    pub async fn start(mut config: Config) -> Result<Self, AgentError> {
         if config.relays.is_empty() && config.local.listen.is_none() && config.local.also.is_empty() {
             let message = "there is nobody to serve: give a [[relay]], or [local] listen";
             return Err(AgentError::Config(message.to_owned()));
@@ -59,11 +61,15 @@ impl Agent {
             None => AgentId::new(ALONE).map_err(|error| AgentError::Config(error.to_string()))?,
         };
         let (scope, house, metrics) = (Shutdown::new(), Shutdown::new(), Arc::new(Metrics::new()));
+        let upstreams = Upstreams::new(&config.upstreams, &metrics, &scope, &house)?;
+        let serves_models = config.serves_models();
+        config.serving.embedded = Some(config.serves_embedded());
 
         let repository = Arc::new(Repository::scan(&config.serving, metrics.clone())?);
         let serving = serving(&config, &repository, metrics.clone());
         let (host, control) = (host_name(&id), config.local.control);
-        let api = Api::new(serving.clone(), &config.api, metrics.clone(), host, control, scope.clone());
+        let carriage = Carriage::new(upstreams.clone(), serves_models);
+        let api = Api::new(serving.clone(), &config.api, metrics.clone(), host, control, carriage, scope.clone());
         let router = router(Arc::new(api));
 
         let (mut local, mut admin_address) = (None, None);
@@ -88,7 +94,10 @@ impl Agent {
             queue: config.serving.queue,
             devices: repository.devices().clone(),
             metrics: metrics.clone(),
+            upstreams: upstreams.clone(),
+            serves_models,
         };
+        upstreams.watch(&house);
         let manifest = Arc::new(watch::Sender::new(describe.manifest(&serving.catalogue(), false)));
         house.spawn("manifest", describe.run(serving.watch(), manifest.clone(), scope.clone(), house.clone()));
         house.spawn("models", keep(repository.clone(), house.clone()));
@@ -122,6 +131,7 @@ impl Agent {
             house,
             serving,
             metrics,
+            upstreams,
             _repository,
             _manifest,
             local,
@@ -156,10 +166,12 @@ impl Agent {
         &self.serving
     }
 
-    /// Resolves when every model that was there at the start is loaded, or was found not to be loadable.
+    /// Resolves when every model that was there at the start is loaded, or was found not to be loadable, and every server behind the
+    /// agent was looked at.
     pub async fn settled(&self) {
         // An error would mean that the repository is gone, and it is kept here.
         let _ = self.serving.watch().wait_for(Catalogue::is_settled).await;
+        self.upstreams.settled().await;
     }
 
     /// Whether a restart would make nothing better: a model that hangs is given up and does not count, unless it is the last.
@@ -266,10 +278,12 @@ struct Describe {
     queue: usize,
     devices: Arc<Devices>,
     metrics: Arc<Metrics>,
+    upstreams: Upstreams,
+    serves_models: bool,
 }
 
 impl Describe {
-    /// Says it anew whenever a model's state changes, and when draining begins.
+    /// Says it anew whenever the state of a model or of a server behind the agent changes, and when draining begins.
     async fn run(
         self,
         mut catalogue: watch::Receiver<Catalogue>,
@@ -277,7 +291,9 @@ impl Describe {
         scope: Shutdown,
         house: Shutdown,
     ) {
+        let mut changes = self.upstreams.changes();
         loop {
+            changes.mark_unchanged();
             let said = self.manifest(&catalogue.borrow_and_update(), scope.is_draining());
             self.metrics.set_models(said.models.clone());
             let draining = said.draining;
@@ -288,6 +304,7 @@ impl Describe {
             });
             tokio::select! {
                 changed = catalogue.changed() => if changed.is_err() { return },
+                changed = changes.changed() => if changed.is_err() { return },
                 () = scope.draining(), if !draining => {}
                 () = house.draining() => return,
             }
@@ -302,11 +319,12 @@ impl Describe {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             draining,
             models,
-            endpoints: endpoints(catalogue),
-            upstreams: Vec::new(),
+            // Without models of its own it leaves all paths to the servers behind it.
+            endpoints: if self.serves_models { endpoints(catalogue) } else { Vec::new() },
+            upstreams: self.upstreams.report(),
             devices: self.devices.names(),
             // Each model runs one and queues the rest.
-            capacity: u32::try_from((self.queue + 1) * ready).unwrap_or(u32::MAX),
+            capacity: u32::try_from((self.queue + 1) * ready + self.upstreams.capacity()).unwrap_or(u32::MAX),
         }
     }
 }

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use adit_common::daemon::LogFormat;
-use adit_common::id::ModelName;
+use adit_common::id::{ModelName, UpstreamName};
+use adit_common::manifest::Scope;
 use adit_vision::DeviceChoice;
 use serde::Deserialize;
 
@@ -25,6 +26,9 @@ pub struct Config {
     /// The relays to dial, one tunnel each. None is only of use with `[local] listen`.
     #[serde(rename = "relay")]
     pub relays: Vec<RelayConfig>,
+    /// The servers that it carries requests to, each for a host or for what is below a path.
+    #[serde(rename = "upstream")]
+    pub upstreams: Vec<UpstreamConfig>,
     /// How the tunnels are carried.
     pub tunnel: TunnelConfig,
     /// The optional plain-HTTP listener for clients on the same network.
@@ -62,6 +66,125 @@ impl RelayConfig {
                 host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
             }
         }
+    }
+}
+
+/// One server behind the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamConfig {
+    /// What it is called in errors, logs and metrics.
+    pub name: UpstreamName,
+    /// Where it is, as `http://host:port`. Plain HTTP: it is on this machine, or on a network that is trusted like it.
+    pub url: String,
+    /// The host that its requests are for, such as `triton.example.org`: it then takes all of them. Unless given, it takes what no
+    /// endpoint of an agent's own does, and what asks a model that no agent knows.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// What the paths of its requests begin with. `/`: all of them.
+    #[serde(default = "root")]
+    pub prefix: String,
+    /// How it is spoken to. HTTP/1.1 unless given: nearly every server speaks it. gRPC needs `h2c`.
+    #[serde(default)]
+    pub protocol: UpstreamProtocol,
+    /// What it is asked by GET to see whether it is well: any answer of 2xx says so. Unless given, that it can be connected to does.
+    #[serde(default)]
+    pub health: Option<String>,
+    /// How often it is looked at. 5 s: it is asked for nothing more after two failures, ten seconds at the most; and a connection that
+    /// is refused is looked into at once. While it fails it is looked at five times as often.
+    #[serde(default = "interval", with = "adit_common::daemon::humane_duration")]
+    pub interval: Duration,
+    /// How long such a look may take. 2 s: what is slower is of no use to anybody who waits.
+    #[serde(default = "check_timeout", with = "adit_common::daemon::humane_duration")]
+    pub check_timeout: Duration,
+    /// How long connecting to it may take. 2 s: on a local network it takes less than 2 ms, or one lost packet.
+    #[serde(default = "connect_timeout", with = "adit_common::daemon::humane_duration")]
+    pub connect_timeout: Duration,
+    /// From a request's head to the head of its answer; then 504. 1 min: the relay's own limit is 30 s, this one is for the local
+    /// listener and for relays that are more patient. What has been answered may stream for ever.
+    #[serde(default = "timeout", with = "adit_common::daemon::humane_duration")]
+    pub timeout: Duration,
+    /// Requests, sockets included, that are under way there at a time; one more is answered 503. Over HTTP/1.1 each has a connection.
+    /// 256: half of what a tunnel carries.
+    #[serde(default = "max_requests")]
+    pub max_requests: usize,
+    /// What a key must be allowed for: `infer`, or `control`.
+    #[serde(default = "infer")]
+    pub scope: Scope,
+    /// What the server is told in `host`. Unless given, what the client said, as if there were nothing in between.
+    #[serde(default)]
+    pub send_host: Option<String>,
+}
+
+/// How an upstream is spoken to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    H1,
+    /// HTTP/2 without TLS, known to be spoken.
+    H2c,
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+const fn interval() -> Duration {
+    Duration::from_secs(5)
+}
+
+const fn check_timeout() -> Duration {
+    Duration::from_secs(2)
+}
+
+const fn connect_timeout() -> Duration {
+    Duration::from_secs(2)
+}
+
+const fn timeout() -> Duration {
+    Duration::from_secs(60)
+}
+
+const fn max_requests() -> usize {
+    256
+}
+
+const fn infer() -> Scope {
+    Scope::Infer
+}
+
+impl UpstreamConfig {
+    /// A server with every default.
+    pub fn new(name: UpstreamName, url: impl Into<String>) -> Self {
+        Self {
+            name,
+            url: url.into(),
+            host: None,
+            prefix: root(),
+            protocol: UpstreamProtocol::H1,
+            health: None,
+            interval: interval(),
+            check_timeout: check_timeout(),
+            connect_timeout: connect_timeout(),
+            timeout: timeout(),
+            max_requests: max_requests(),
+            scope: infer(),
+            send_host: None,
+        }
+    }
+}
+
+impl Config {
+    /// Whether the digits model that is part of the program is served.
+    pub fn serves_embedded(&self) -> bool {
+        self.serving.embedded.unwrap_or(self.serving.models.is_none() && self.upstreams.is_empty())
+    }
+
+    /// Whether the agent has an API of its own: one that has nothing but servers to carry requests to leaves all paths to them.
+    pub fn serves_models(&self) -> bool {
+        self.serving.models.is_some() || self.serves_embedded() || self.upstreams.is_empty()
     }
 }
 
@@ -141,7 +264,7 @@ pub struct ServingConfig {
     /// the least recently used first, and loaded again when they are asked. No default: all stay loaded.
     #[serde(default, with = "adit_common::daemon::humane_bytes")]
     pub memory: Option<u64>,
-    /// Whether to serve the built-in digits model; unless given, only where no folder of models is.
+    /// Whether to serve the built-in digits model; unless given, only where neither a folder of models nor an upstream is.
     pub embedded: Option<bool>,
     /// The model that answers `POST /photo`, which names none; unless given, the first classifier by name
     /// that is ready.
@@ -178,6 +301,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(30),
             tls_dir: None,
             relays: Vec::new(),
+            upstreams: Vec::new(),
             tunnel: TunnelConfig::default(),
             local: LocalConfig::default(),
             admin: AdminConfig::default(),
@@ -265,8 +389,14 @@ mod tests {
                 && config.serving.default_detector.is_some()
                 && config.relays[0].name.is_some()
         );
+        let upstream = &config.upstreams[0];
+        let bare = UpstreamConfig::new(upstream.name.clone(), upstream.url.clone());
+        let (host, health, send_host) = (upstream.host.clone(), upstream.health.clone(), upstream.send_host.clone());
+        assert!(host.is_some() && health.is_some() && send_host.is_some());
+        let prefix = upstream.prefix.clone();
+        assert_eq!(*upstream, UpstreamConfig { host, health, send_host, prefix, ..bare }, "the rest are the defaults");
         let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
-        assert_eq!(keys, 29, "a key was added here or there only");
+        assert_eq!(keys, 42, "a key was added here or there only");
     }
 
     #[test]
@@ -285,6 +415,19 @@ mod tests {
         assert_eq!(name("192.0.2.7:4433"), "192.0.2.7");
         let given = RelayConfig { address: "192.0.2.7:4433".into(), name: Some("relay".into()) };
         assert_eq!(given.server_name(), "relay");
+    }
+
+    #[test]
+    fn an_agent_with_nothing_but_upstreams_serves_no_models() {
+        let read = |text: &str| parse::<Config>("agent.toml", text).unwrap();
+        let upstream = "[[upstream]]\nname = \"triton\"\nurl = \"http://127.0.0.1:8000\"\n";
+        assert!(read("").serves_embedded() && read("").serves_models());
+        let alone = read(upstream);
+        assert_eq!(alone.upstreams, [UpstreamConfig::new("triton".parse().unwrap(), "http://127.0.0.1:8000")]);
+        assert!(!alone.serves_embedded() && !alone.serves_models());
+        let beside = read(&format!("{upstream}[serving]\nmodels = \"m\""));
+        assert!(!beside.serves_embedded() && beside.serves_models());
+        assert!(read(&format!("{upstream}[serving]\nembedded = true")).serves_models());
     }
 
     #[test]

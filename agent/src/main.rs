@@ -162,7 +162,10 @@ fn main() -> ExitCode {
             #[allow(clippy::disallowed_methods, reason = "main.rs is where the environment is read")]
             command::pull(asked, config.serving.models.as_deref(), |name| std::env::var_os(name))
         }),
-        Command::List { place, json } => with(place.settings(), |config| command::list(&config.serving, json)),
+        Command::List { place, json } => with(place.settings(), |mut config| {
+            config.serving.embedded = Some(config.serves_embedded());
+            command::list(&config.serving, json)
+        }),
         Command::Bench { place, asked } => with(place.settings(), |config| command::bench(&asked, &config.serving)),
         Command::Infer { settings, model, top, device, images } => with(settings, |mut config| {
             config.serving.device = device.unwrap_or(config.serving.device);

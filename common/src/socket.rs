@@ -88,7 +88,8 @@ impl Upgrade {
     }
 }
 
-fn accept(key: &HeaderValue) -> HeaderValue {
+/// What a server answers to a key, to show that it has understood it (RFC 6455, section 4.2.2).
+pub fn accept(key: &HeaderValue) -> HeaderValue {
     let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, &[key.as_bytes(), GUID.as_bytes()].concat());
     // Base64 is visible ASCII, which every field's value may be.
     HeaderValue::try_from(STANDARD.encode(digest)).unwrap_or_else(|_| HeaderValue::from_static(""))

@@ -2,9 +2,10 @@
 //!
 //! The walk: [`router`] sends a request to its dialect (`oip`, `compat`), which takes the body in (`upload`), makes an
 //! inference of it, asks the serving room, and spells the answer or the error its own way. Every answer carries the agent's
-//! timing. The [`Listener`] serves a router on a TCP port of this machine.
+//! timing. What is for a server behind the agent is handed on before that (`carried`). The [`Listener`] serves a router on a TCP port of this machine.
 
 mod admin;
+mod carried;
 mod coding;
 mod compat;
 mod grpc;
@@ -19,5 +20,6 @@ mod tfserving;
 mod upload;
 
 pub use admin::admin;
+pub use carried::Carriage;
 pub use listener::Listener;
 pub use router::{Api, Origin, endpoints, router};

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode};
 use tracing::Instrument as _;
 
+use super::carried::Carriage;
 use super::coding::Coding;
 use super::compat;
 use super::grpc;
@@ -59,21 +60,24 @@ pub struct Api {
     pub(super) host: String,
     /// Whether models may be loaded and unloaded, and settings changed, over the local listener.
     local_control: bool,
+    carriage: Carriage,
     scope: Shutdown,
 }
 
 impl Api {
     /// Everything a router needs; `host` is what the photo dialect calls this machine, `local_control` whether models may be
-    /// loaded and unloaded over the local listener, `scope` what its endless answers end with.
+    /// loaded and unloaded over the local listener, `carriage` has the servers behind it, `scope` is what its endless answers end with.
     pub fn new(
         serving: Serving,
         config: &ApiConfig,
         metrics: Arc<Metrics>,
         host: String,
         local_control: bool,
+        carriage: Carriage,
         scope: Shutdown,
     ) -> Self {
-        Self { serving, intake: Intake::new(config.max_body, config.max_bodies), metrics, host, local_control, scope }
+        let intake = Intake::new(config.max_body, config.max_bodies);
+        Self { serving, intake, metrics, host, local_control, carriage, scope }
     }
 
     /// Refuses to change the agent for whoever asks over the local listener, unless its configuration allows that. Relays have
@@ -194,12 +198,19 @@ async fn visit(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
     let trace = trace.unwrap_or_else(TraceContext::random);
     let span = tracing::info_span!("request", %id, trace = trace.trace_id());
     request.extensions_mut().insert(Arrived(arrived));
-    if let Some(uri) = legible(request.uri()) {
+    let server = api.carriage.server(&mut request, &api.serving, &id, trace);
+    if server.is_none()
+        && let Some(uri) = legible(request.uri())
+    {
         *request.uri_mut() = uri;
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
 
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = match server {
+        None => next.run(request).instrument(span.clone()).await,
+        // Boxed: few requests need room for it.
+        Some(server) => Box::pin(server.answer(request)).instrument(span.clone()).await,
+    };
     let timing = match response.extensions_mut().remove::<Stopwatch>() {
         Some(watch) => {
             let timing = watch.finish();

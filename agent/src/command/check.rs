@@ -6,10 +6,12 @@ use std::sync::Arc;
 use adit_agent::config::Config;
 use adit_agent::metrics::Metrics;
 use adit_agent::serving::Repository;
+use adit_agent::upstream::Upstreams;
 use adit_certs::Bundle;
+use adit_common::daemon::Shutdown;
 
 /// Reads certificates and models, loads each version, and prints what it found. Fails if anything would not work.
-pub(crate) fn check(config: Config) -> anyhow::Result<ExitCode> {
+pub(crate) fn check(mut config: Config) -> anyhow::Result<ExitCode> {
     let mut sound = true;
     let mut say = |good: bool, line: String| {
         println!("{} {line}", if good { "ok  " } else { "FAIL" });
@@ -29,6 +31,15 @@ pub(crate) fn check(config: Config) -> anyhow::Result<ExitCode> {
     if config.relays.is_empty() && config.local.listen.is_none() {
         say(false, "nobody to serve: give a [[relay]], or [local] listen".to_owned());
     }
+    let scope = Shutdown::new();
+    match Upstreams::new(&config.upstreams, &Metrics::new(), &scope, &scope) {
+        Ok(_) => config
+            .upstreams
+            .iter()
+            .for_each(|upstream| say(true, format!("upstream {} at {}", upstream.name, upstream.url))),
+        Err(error) => say(false, error.to_string()),
+    }
+    config.serving.embedded = Some(config.serves_embedded());
     match Repository::scan(&config.serving, Arc::new(Metrics::new())) {
         Err(error) => say(false, format!("{:#}", anyhow::Error::from(error))),
         Ok(repository) => {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::account::{Account, Pending};
 use super::text::{escape, head, line, seconds};
 use super::triton;
+use super::upstream::{self, UpstreamMeter};
 
 /// Upper bounds of the histograms' buckets, in microseconds: from a cache hit to a slow network on a slow machine, three a decade.
 const BOUNDS: [u64; 16] = [
@@ -32,6 +33,7 @@ pub struct Metrics {
     meters: Mutex<BTreeMap<String, Arc<Meter>>>,
     accounts: Mutex<BTreeMap<(ModelName, Version), Arc<Account>>>,
     memory: Mutex<Vec<(ModelName, Version, u64)>>,
+    upstreams: Mutex<BTreeMap<String, Arc<UpstreamMeter>>>,
     /// Requests whose caller left before they were run.
     pub cancelled_queued: Counter,
     /// Requests whose caller left while they were run.
@@ -250,6 +252,7 @@ impl Metrics {
             meters: Mutex::default(),
             accounts: Mutex::default(),
             memory: Mutex::default(),
+            upstreams: Mutex::default(),
             cancelled_queued: Counter::default(),
             cancelled_running: Counter::default(),
             expired: Counter::default(),
@@ -292,6 +295,11 @@ impl Metrics {
             Some(meter) => meter.clone(),
             None => meters.entry(model.to_owned()).or_default().clone(),
         }
+    }
+
+    /// What is counted of a server that requests are carried to.
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMeter> {
+        lock(&self.upstreams).entry(name.to_owned()).or_default().clone()
     }
 
     /// What is counted of a version, which the repository knows, for as long as the process lives.
@@ -441,6 +449,7 @@ impl Metrics {
             "From an inference's last byte to its answer's head.",
         );
         self.total.render(&mut out, "adit_agent_request_seconds", "");
+        upstream::render(&mut out, &lock(&self.upstreams));
         triton::render(&mut out, &self.accounts());
         out
     }

@@ -7,6 +7,8 @@ mod account;
 mod counters;
 mod text;
 mod triton;
+mod upstream;
 
 pub use account::{Account, Failure, Figures, Pending, Spent, Total};
 pub use counters::{Counter, Hands, InFlight, Live, Meter, Metrics, Queued};
+pub use upstream::{Held, UpstreamMeter};
