@@ -127,6 +127,23 @@ fn agent_api_can_fail() {
     finds(&api_knows_tunnel(&planted), &["agent/src/api/router.rs:1"]);
 }
 
+fn upstream_looks_up(sources: &[Source]) -> Vec<Breach> {
+    let banned = ["crate::api", "crate::serving", "crate::tunnel", "adit_common::tunnel", "quinn"];
+    apart(sources, &["agent/src/upstream"], &[], &banned)
+}
+
+#[test]
+fn agent_upstream_names_no_api_no_serving_and_no_tunnel() {
+    kept("agent/upstream names neither api nor serving nor tunnel", &upstream_looks_up(house()));
+}
+
+#[test]
+fn agent_upstream_can_fail() {
+    let planted =
+        [Source::new("agent/src/upstream/carry.rs", "use crate::config::Config;\nuse crate::serving::Serving;")];
+    finds(&upstream_looks_up(&planted), &["agent/src/upstream/carry.rs:2"]);
+}
+
 /// A crate's `config.rs`, `error.rs` and `metrics.rs` stand on the ground: they name no folder of their crate, nor the
 /// file that puts the folders together.
 fn ground_looks_up(sources: &[Source]) -> Vec<Breach> {
