@@ -9,6 +9,7 @@ use std::time::Duration;
 use adit_common::daemon::LogFormat;
 use adit_common::id::{ModelName, UpstreamName};
 use adit_common::manifest::Scope;
+use adit_common::tunnel::CongestionControl;
 use adit_vision::DeviceChoice;
 use serde::Deserialize;
 
@@ -207,6 +208,8 @@ pub struct TunnelConfig {
     pub streams: u32,
     /// Hand the kernel several packets at a time. Switch it off where a virtual network card loses them.
     pub segmentation_offload: bool,
+    /// What decides how much may be under way: `adaptive`, our own, which random loss does not slow down; `cubic` or `new-reno`.
+    pub congestion: CongestionControl,
 }
 
 /// `[local]`
@@ -320,6 +323,7 @@ impl Default for TunnelConfig {
             keep_alive: Duration::from_secs(1),
             streams: 512,
             segmentation_offload: true,
+            congestion: CongestionControl::default(),
         }
     }
 }
@@ -404,7 +408,7 @@ mod tests {
         let (ours, theirs) = (TunnelConfig::default(), TransportOptions::default());
         assert_eq!((ours.idle_timeout, ours.keep_alive), (theirs.idle_timeout, theirs.keep_alive));
         assert_eq!((ours.streams, ours.segmentation_offload), (theirs.streams, theirs.segmentation_offload));
-        assert_eq!(ours.udp_buffer, UDP_BUFFER);
+        assert_eq!((ours.udp_buffer, ours.congestion), (UDP_BUFFER, theirs.congestion));
     }
 
     #[test]

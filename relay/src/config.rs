@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adit_common::daemon::LogFormat;
 use adit_common::manifest::Scope;
-use adit_common::tunnel::{TransportOptions, UDP_BUFFER};
+use adit_common::tunnel::{CongestionControl, TransportOptions, UDP_BUFFER};
 use serde::{Deserialize, Serialize};
 
 /// The whole configuration; every key may be left out.
@@ -165,6 +165,8 @@ pub struct TunnelConfig {
     pub udp_buffer: usize,
     /// Hand the kernel several packets at a time; some virtual network cards lose them.
     pub segmentation_offload: bool,
+    /// What decides how much may be under way: `adaptive`, our own, which random loss does not slow down; `cubic` or `new-reno`.
+    pub congestion: CongestionControl,
 }
 
 impl Default for TunnelConfig {
@@ -181,6 +183,7 @@ impl Default for TunnelConfig {
             send_window: transport.send_window,
             udp_buffer: UDP_BUFFER,
             segmentation_offload: transport.segmentation_offload,
+            congestion: transport.congestion,
         }
     }
 }
@@ -194,6 +197,7 @@ impl TunnelConfig {
             session_window: self.session_window,
             send_window: self.send_window,
             segmentation_offload: self.segmentation_offload,
+            congestion: self.congestion,
             ..TransportOptions::default()
         }
     }

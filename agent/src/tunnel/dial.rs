@@ -11,7 +11,8 @@ use std::time::Duration;
 use adit_certs::Bundle;
 use adit_common::daemon::Shutdown;
 use adit_common::tunnel::{
-    ResetCode, Session, SessionLimits, TransportOptions, TunnelError, agent_config, agent_endpoint, bind_udp,
+    PathMemory, ResetCode, Session, SessionLimits, TransportOptions, TunnelError, agent_config, agent_endpoint,
+    bind_udp,
 };
 use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
@@ -90,6 +91,8 @@ pub struct Dialer {
     tls: Option<ClientConfig>,
     /// Where the relay answered last.
     last: Option<SocketAddr>,
+    /// What the last session learned of the way there.
+    memory: PathMemory,
 }
 
 impl Dialer {
@@ -108,9 +111,21 @@ impl Dialer {
             keep_alive: config.keep_alive,
             streams: config.streams,
             segmentation_offload: config.segmentation_offload,
+            congestion: config.congestion,
             ..TransportOptions::default()
         };
-        Self { relay, socket, identity, options, service, scope, metrics, tls: None, last: None }
+        Self {
+            relay,
+            socket,
+            identity,
+            options,
+            service,
+            scope,
+            metrics,
+            tls: None,
+            last: None,
+            memory: PathMemory::default(),
+        }
     }
 
     /// Dials, serves and dials again until the agent drains; then until the last session has ended.
@@ -252,7 +267,7 @@ impl Dialer {
     fn client_config(&mut self) -> Result<ClientConfig, Failure> {
         let fresh = adit_certs::agent_tunnel(&self.identity)
             .map_err(|error| Failure::identity(&error))
-            .and_then(|tls| agent_config(tls, &self.options).map_err(|error| Failure::identity(&error)));
+            .and_then(|tls| agent_config(tls, &self.options, &self.memory).map_err(|error| Failure::identity(&error)));
         match (fresh, &self.tls) {
             (Ok(config), _) => Ok(self.tls.insert(config).clone()),
             (Err(failure), Some(config)) => {

@@ -9,6 +9,7 @@
 //! service and streams its answer back. Dropping any of these cancels the exchange at the other end.
 
 mod body;
+mod congestion;
 mod error;
 mod exchange;
 mod fields;
@@ -16,6 +17,7 @@ mod frame;
 mod huffman;
 mod literal;
 mod opening;
+mod pulse;
 mod received;
 mod session;
 mod static_table;
@@ -23,6 +25,7 @@ mod stream;
 mod transport;
 
 pub use body::TunnelBody;
+pub use congestion::{CongestionControl, KnownPath, Mode, PathMemory, PathReport, UnknownControl};
 pub use error::{ResetCode, TunnelError};
 pub use exchange::{Answer, CallError, Callee, Caller, Sent};
 pub use session::{Session, SessionLimits};

@@ -5,18 +5,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::congestion::{self, PathReport};
 use super::error::{ResetCode, TunnelError};
 use super::exchange::{Callee, Caller};
 use super::frame::{self, kind};
+use super::pulse::{BEAT, Beat, Counters, Pulse};
 
 /// The kinds of unidirectional streams (RFC 9114, section 6.2; RFC 9204, section 4.2).
 const STREAM_CONTROL: u64 = 0x0;
@@ -30,6 +33,9 @@ const SETTING_ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
 
 /// The longest frame that a control stream may carry: a handful of settings.
 const MAX_CONTROL_FRAME: u64 = 4 << 10;
+
+/// What a word on the control stream may take of the path, in bytes, whatever is under way: two packets.
+const WORD: u64 = 3000;
 
 /// What one end takes from the other.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +64,10 @@ struct Shared {
     peer_leaving: CancellationToken,
     /// The same to ask for each exchange: a token's answer costs a lock.
     peer_left: AtomicBool,
+    /// Exchanges begun, and whoever waits for the first of them.
+    exchanges: AtomicU64,
+    asleep: AtomicBool,
+    used: Notify,
 }
 
 impl Session {
@@ -65,7 +75,16 @@ impl Session {
     pub fn new(connection: Connection, limits: SessionLimits) -> Self {
         let (leaving, peer_leaving) = (CancellationToken::new(), CancellationToken::new());
         Self {
-            shared: Arc::new(Shared { connection, limits, leaving, peer_leaving, peer_left: AtomicBool::new(false) }),
+            shared: Arc::new(Shared {
+                connection,
+                limits,
+                leaving,
+                peer_leaving,
+                peer_left: AtomicBool::new(false),
+                exchanges: AtomicU64::new(0),
+                asleep: AtomicBool::new(false),
+                used: Notify::new(),
+            }),
         }
     }
 
@@ -92,7 +111,10 @@ impl Session {
             return Err(TunnelError::GoingAway);
         }
         match self.shared.connection.open_bi().now_or_never() {
-            Some(stream) => Ok(Caller::new(stream?, self.shared.limits.max_fields)),
+            Some(stream) => {
+                self.is_used();
+                Ok(Caller::new(stream?, self.shared.limits.max_fields))
+            }
             None => Err(TunnelError::NoCredit),
         }
     }
@@ -100,6 +122,7 @@ impl Session {
     /// The next request stream; an error at the session's end.
     pub async fn accept(&self) -> Result<Callee, TunnelError> {
         let stream = self.shared.connection.accept_bi().await?;
+        self.is_used();
         Ok(Callee::new(stream, self.shared.limits.max_fields))
     }
 
@@ -143,6 +166,11 @@ impl Session {
         self.shared.connection.stats()
     }
 
+    /// What our congestion control knows of the path; none where another is chosen.
+    pub fn path(&self) -> Option<PathReport> {
+        congestion::report(&self.shared.connection)
+    }
+
     /// The connection beneath.
     pub fn connection(&self) -> &Connection {
         &self.shared.connection
@@ -170,7 +198,10 @@ impl Session {
             Ok(stream) => stream,
             Err(error) => return error,
         };
-        self.shared.leaving.cancelled().await;
+        tokio::select! {
+            () = self.shared.leaving.cancelled() => {}
+            error = self.pulsate(&mut stream) => return error,
+        }
         // The id says which requests were too late: none, as the peer is to finish what it has (RFC 9114, section 5.2).
         let mut id = BytesMut::new();
         frame::put_varint(if self.shared.connection.side().is_client() { (1 << 62) - 4 } else { 0 }, &mut id);
@@ -184,6 +215,46 @@ impl Session {
         let closed = self.closed().await;
         drop(stream);
         closed
+    }
+
+    fn is_used(&self) {
+        self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
+        // Read first: this is done for each exchange.
+        if self.shared.asleep.load(Ordering::Relaxed) && self.shared.asleep.swap(false, Ordering::Relaxed) {
+            self.shared.used.notify_one();
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        Counters {
+            exchanges: self.shared.exchanges.load(Ordering::Relaxed),
+            received: self.shared.connection.stats().udp_rx.datagrams,
+        }
+    }
+
+    /// Says a word on the control stream whenever a tunnel that is in use has gone silent; returns only with an error.
+    async fn pulsate(&self, stream: &mut SendStream) -> TunnelError {
+        let connection = &self.shared.connection;
+        let mut word = BytesMut::new();
+        frame::put_header(kind::RESERVED, 0, &mut word);
+        loop {
+            self.shared.asleep.store(true, Ordering::Relaxed);
+            self.shared.used.notified().await;
+            let mut pulse = Pulse::new(self.counters());
+            loop {
+                tokio::time::sleep(BEAT.max(connection.rtt().mul_f64(1.5))).await;
+                match pulse.beat(self.counters()) {
+                    Beat::Rest => {}
+                    Beat::Sleep => break,
+                    Beat::Speak => {
+                        congestion::let_pass(connection, WORD);
+                        if let Err(error) = stream.write_all(&word).await {
+                            return error.into();
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Reads the peer's unidirectional streams; returns only with an error.

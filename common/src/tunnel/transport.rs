@@ -3,17 +3,21 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::{digest, hmac};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::congestion::{CongestionControl, PathMemory};
 use super::error::TunnelError;
 
 /// The tunnel's protocol: HTTP/3 with the roles reversed, as the `ptth` drafts name it.
 pub const ALPN: &[u8] = b"rh3";
+
+/// The first round trip of a session has its keys computed within it, so it takes longer than what was measured of the last one.
+const LEAST_INITIAL_RTT: Duration = Duration::from_millis(10);
 
 /// Which end of the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,8 @@ pub struct TransportOptions {
     pub initial_rtt: Duration,
     /// Hand the kernel several packets at a time; some virtual network cards lose them.
     pub segmentation_offload: bool,
+    /// What decides how much may be under way.
+    pub congestion: CongestionControl,
 }
 
 impl Default for TransportOptions {
@@ -59,13 +65,15 @@ impl Default for TransportOptions {
             send_window: 16 << 20,
             initial_rtt: Duration::from_millis(100),
             segmentation_offload: true,
+            congestion: CongestionControl::default(),
         }
     }
 }
 
-/// QUIC's settings for one end.
-pub fn transport(role: Role, options: &TransportOptions) -> TransportConfig {
+/// QUIC's settings for one end of a path, of which `memory` may know something from before.
+pub fn transport(role: Role, options: &TransportOptions, memory: &PathMemory) -> TransportConfig {
     let mut config = TransportConfig::default();
+    let known = memory.get().filter(|known| known.is_fresh(Instant::now()));
     config
         // The relay opens every request; an agent opens none.
         .max_concurrent_bidi_streams(VarInt::from_u32(if role == Role::Agent { options.streams } else { 0 }))
@@ -77,7 +85,8 @@ pub fn transport(role: Role, options: &TransportOptions) -> TransportConfig {
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok())
         // One side is enough, and it is the agent's NAT that forgets.
         .keep_alive_interval((role == Role::Agent).then_some(options.keep_alive))
-        .initial_rtt(options.initial_rtt)
+        .initial_rtt(known.map_or(options.initial_rtt, |known| known.floor.max(LEAST_INITIAL_RTT)))
+        .congestion_controller_factory(options.congestion.factory(memory.clone()))
         .enable_segmentation_offload(options.segmentation_offload)
         // Unused, so no room for them.
         .datagram_receive_buffer_size(None);
@@ -131,7 +140,7 @@ pub fn relay_endpoint(
 ) -> Result<Endpoint, TunnelError> {
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| TunnelError::Setup(error.to_string()))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport(Role::Relay, options)));
+    server.transport_config(Arc::new(transport(Role::Relay, options, &PathMemory::default())));
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset_key)));
     // Connection ids are keyed too, and a packet whose id this endpoint could not have made is dropped unanswered: the key
     // must survive the restart along with the other.
@@ -148,10 +157,14 @@ pub fn agent_endpoint(socket: UdpSocket) -> Result<Endpoint, TunnelError> {
     Ok(Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(quinn::TokioRuntime))?)
 }
 
-/// What an agent dials with.
-pub fn agent_config(tls: rustls::ClientConfig, options: &TransportOptions) -> Result<quinn::ClientConfig, TunnelError> {
+/// What an agent dials with, along a path that it may know from before.
+pub fn agent_config(
+    tls: rustls::ClientConfig,
+    options: &TransportOptions,
+    memory: &PathMemory,
+) -> Result<quinn::ClientConfig, TunnelError> {
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| TunnelError::Setup(error.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(Arc::new(transport(Role::Agent, options)));
+    config.transport_config(Arc::new(transport(Role::Agent, options, memory)));
     Ok(config)
 }

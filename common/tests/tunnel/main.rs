@@ -1,6 +1,8 @@
 //! The tunnel over real QUIC and TLS on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs, unreachable_pub)]
 
+mod clockwork;
+mod congestion;
 mod exchanges;
 mod foreign;
 mod pair;

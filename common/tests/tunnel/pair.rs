@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use adit_common::tunnel::{
-    ALPN, Session, SessionLimits, TransportOptions, UDP_BUFFER, agent_config, agent_endpoint, bind_udp, relay_endpoint,
+    ALPN, PathMemory, Session, SessionLimits, TransportOptions, UDP_BUFFER, agent_config, agent_endpoint, bind_udp,
+    relay_endpoint,
 };
 use quinn::{Connection, Endpoint};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -48,7 +49,7 @@ pub fn listen(identity: &Identity, address: SocketAddr, reset_key: &[u8; 64], op
 pub async fn dial(identity: &Identity, address: SocketAddr, options: &TransportOptions) -> (Endpoint, Connection) {
     let (socket, _) = bind_udp(SocketAddr::from(([127, 0, 0, 1], 0)), UDP_BUFFER).unwrap();
     let endpoint = agent_endpoint(socket).unwrap();
-    let config = agent_config(identity.agent(), options).unwrap();
+    let config = agent_config(identity.agent(), options, &PathMemory::default()).unwrap();
     let connection = endpoint.connect_with(config, address, "relay.test").unwrap().await.unwrap();
     (endpoint, connection)
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use adit_common::id::AgentId;
 use adit_common::manifest::{Load, Model, Upstream};
+use adit_common::tunnel::PathReport;
 use serde::Serialize;
 
 use crate::fleet::agent::Agent;
@@ -21,6 +22,8 @@ struct Entry<'a> {
     draining: bool,
     connected_seconds: u64,
     rtt_micros: u64,
+    /// What the congestion control knows of the path to the agent; none where another than ours is chosen.
+    path: Option<PathReport>,
     in_flight: u32,
     capacity: u32,
     /// As the agent last reported it.
@@ -62,6 +65,7 @@ pub(super) fn listing(fleet: &Snapshot, now: Instant) -> serde_json::Result<Stri
         draining: agent.is_retired(),
         connected_seconds: now.saturating_duration_since(agent.since).as_secs(),
         rtt_micros: micros(agent.session.rtt()),
+        path: agent.session.path(),
         in_flight: agent.in_flight(),
         capacity: manifest.capacity,
         load: agent.load(),
@@ -95,7 +99,7 @@ pub(super) fn write_metrics(fleet: &Snapshot, now: Instant, out: &mut String) {
     }
 }
 
-const COLUMNS: [(&str, &str, &str); 16] = [
+const COLUMNS: [(&str, &str, &str); 22] = [
     ("in_flight", "gauge", "Requests that the agent has of this relay."),
     ("reported_in_flight", "gauge", "Requests that the agent says it has."),
     ("reported_queued", "gauge", "Of these, those that wait for a device."),
@@ -103,6 +107,16 @@ const COLUMNS: [(&str, &str, &str); 16] = [
     ("ejected", "gauge", "Left out for failures in a row."),
     ("rtt_seconds", "gauge", "The path's round-trip time."),
     ("cwnd_bytes", "gauge", "The congestion window."),
+    (
+        "path_mode",
+        "gauge",
+        "What our congestion control does: 0 looks for the path's limit, 1 is calm, 2 shares with flows that fill the queue.",
+    ),
+    ("path_rate_bytes", "gauge", "Bytes a second in the best round trip of the last ten seconds, as it knows."),
+    ("path_floor_seconds", "gauge", "The round-trip time while the queue is empty, as it knows."),
+    ("path_noise_ratio", "gauge", "Losses for each packet that are not its doing, as it knows."),
+    ("path_queue_reductions_total", "counter", "Times that it sent less because of a queue."),
+    ("path_loss_reductions_total", "counter", "Times that it sent less because of losses of its doing."),
     ("mtu_bytes", "gauge", "The path's packet size."),
     ("lost_packets_total", "counter", "Packets declared lost."),
     ("congestion_events_total", "counter", "Times that the window was cut."),
@@ -118,6 +132,7 @@ fn values(agent: &Agent, now: Instant) -> [f64; COLUMNS.len()] {
     let (stats, load) = (agent.session.stats(), agent.load());
     let (latency, ejected) = agent.standing(now);
     let (path, frames) = (&stats.path, &stats.frame_tx);
+    let ours = agent.session.path();
     [
         agent.in_flight().into(),
         load.in_flight.into(),
@@ -126,6 +141,12 @@ fn values(agent: &Agent, now: Instant) -> [f64; COLUMNS.len()] {
         f64::from(u8::from(ejected)),
         path.rtt.as_secs_f64(),
         path.cwnd as f64,
+        ours.map_or(0.0, |ours| f64::from(ours.mode as u8)),
+        ours.map_or(0.0, |ours| ours.rate),
+        ours.map_or(0.0, |ours| ours.floor),
+        ours.map_or(0.0, |ours| ours.noise),
+        ours.map_or(0.0, |ours| ours.reductions[0] as f64),
+        ours.map_or(0.0, |ours| ours.reductions[1] as f64),
         path.current_mtu.into(),
         path.lost_packets as f64,
         path.congestion_events as f64,

@@ -11,7 +11,7 @@ use adit_common::manifest::{
     Dialect, Endpoint, Gather, Load, MANIFEST_PATH, Manifest, Model, ModelState, Naming, Report, Scope,
 };
 use adit_common::tunnel::{
-    ResetCode, Session, SessionLimits, TransportOptions, TunnelBody, TunnelError, UDP_BUFFER, agent_config,
+    PathMemory, ResetCode, Session, SessionLimits, TransportOptions, TunnelBody, TunnelError, UDP_BUFFER, agent_config,
     agent_endpoint, bind_udp,
 };
 use bytes::Bytes;
@@ -98,7 +98,8 @@ pub(crate) fn manifest(id: &str, models: &[(&str, ModelState)]) -> Manifest {
 pub(crate) async fn dial(certificates: &Path, relay: SocketAddr, options: &TransportOptions) -> (Session, u16) {
     let (socket, _) = bind_udp(([127, 0, 0, 1], 0).into(), UDP_BUFFER).unwrap();
     let endpoint = agent_endpoint(socket).unwrap();
-    let config = agent_config(agent_tunnel(&Bundle::agent(certificates)).unwrap(), options).unwrap();
+    let config =
+        agent_config(agent_tunnel(&Bundle::agent(certificates)).unwrap(), options, &PathMemory::default()).unwrap();
     let connection = endpoint.connect_with(config, relay, "127.0.0.1").unwrap().await.unwrap();
     (Session::new(connection, SessionLimits::default()), endpoint.local_addr().unwrap().port())
 }

@@ -1,0 +1,88 @@
+//! Beside flows that fill the queue: who leaves it empty gets nothing there, so we take our share as CUBIC would, and look now and then
+//! whether they are gone.
+
+use std::time::{Duration, Instant};
+
+use super::adaptive::{Cause, Seen, Verdict};
+use super::calm::Calm;
+use super::cubic::{BETA, Cubic};
+
+/// What is left of the window in a trial.
+const TRIAL: f64 = 0.8;
+
+/// Trials in a row that say that the queue is ours, before it is believed: once, others may have cut back at the same moment.
+const SURE: u32 = 2;
+
+/// Growth in a round until losses show where the limit is: who comes late begins with less than a share.
+const HUNT: f64 = 1.06;
+
+#[derive(Debug, Clone)]
+pub(super) struct Contested {
+    cubic: Cubic,
+    /// No loss was met yet.
+    hunting: bool,
+    trial: Option<Trial>,
+    last_trial: Instant,
+    /// Trials in a row in which the queue was ours.
+    alone: u32,
+}
+
+/// Sending less for two rounds, to see whose queue it is: if it is ours alone, round trips become shorter by the share that we left
+/// out.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    rtt: Duration,
+    window: f64,
+    rounds: u32,
+}
+
+impl Contested {
+    /// Begins with a window of so many packets.
+    pub(super) fn new(now: Instant, window: f64) -> Self {
+        Self { cubic: Cubic::new(now, window, window), hunting: true, trial: None, last_trial: now, alone: 0 }
+    }
+
+    pub(super) fn judge(&mut self, seen: &Seen) -> Verdict {
+        if seen.ours {
+            self.trial = None;
+            self.hunting = false;
+            self.cubic = Cubic::new(seen.now, BETA * seen.packets(), seen.packets());
+            return Verdict::Reduce(BETA * seen.window, Cause::Loss);
+        }
+        if let Some(trial) = self.trial.take() {
+            return self.go_on(trial, seen);
+        }
+        if !seen.full {
+            return Verdict::Keep;
+        }
+        if self.is_time(seen) {
+            self.last_trial = seen.now;
+            self.trial = Some(Trial { rtt: seen.least, window: seen.window, rounds: 0 });
+            return Verdict::Window(TRIAL * seen.carried);
+        }
+        let window = seen.packet * self.cubic.window(seen.now, seen.least, seen.delivered / seen.window);
+        let window = if self.hunting { window.max(HUNT * seen.window) } else { window };
+        Verdict::Window(window.clamp(seen.window, 1.5 * seen.window))
+    }
+
+    fn is_time(&self, seen: &Seen) -> bool {
+        let pause = if self.alone > 0 { seen.least * 3 } else { (seen.least * 12).max(Duration::from_secs(2)) };
+        seen.queue > seen.target && seen.since > 4 && seen.now.saturating_duration_since(self.last_trial) > pause
+    }
+
+    fn go_on(&mut self, mut trial: Trial, seen: &Seen) -> Verdict {
+        trial.rounds += 1;
+        if trial.rounds < 2 {
+            self.trial = Some(trial);
+            return Verdict::Keep;
+        }
+        // Three quarters of the effect that it has on a queue of our own; beside one equal flow it is a half.
+        let ours = trial.rtt.mul_f64(0.75 * (1.0 - TRIAL));
+        self.alone = if trial.rtt.saturating_sub(seen.least) > ours { self.alone + 1 } else { 0 };
+        if self.alone >= SURE {
+            Verdict::Settle(seen.carried_empty, Cause::Queue, Calm::default())
+        } else {
+            Verdict::Window(trial.window)
+        }
+    }
+}

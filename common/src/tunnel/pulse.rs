@@ -1,0 +1,89 @@
+//! Whether it is time to say something, so that a path that went silent is found again as soon as it can be.
+//!
+//! QUIC's own probes come twice as late each time (RFC 9002, 6.2), so that after five seconds without a path the next one may be
+//! three seconds away; and a relay whose agent has a new address learns it from the agent's next packet. So an end that has heard
+//! nothing for a moment says a word, and does so steadily while the tunnel is in use. An idle tunnel is left to QUIC's keep-alive.
+
+use std::time::Duration;
+
+/// Between two looks; longer where the way is.
+pub(super) const BEAT: Duration = Duration::from_millis(250);
+
+/// Beats without an exchange and without traffic after which a tunnel is idle: ten seconds.
+const LAST: u32 = 40;
+
+/// What one end's counters say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counters {
+    /// Exchanges begun.
+    pub(super) exchanges: u64,
+    /// Datagrams received.
+    pub(super) received: u64,
+}
+
+/// What to do at a beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// Something was heard.
+    Rest,
+    /// Nothing was heard: say a word.
+    Speak,
+    /// The tunnel is idle: no more beats until it is used.
+    Sleep,
+}
+
+/// The beats since a tunnel was last idle.
+#[derive(Debug, Clone)]
+pub(super) struct Pulse {
+    before: Counters,
+    quiet: u32,
+}
+
+impl Pulse {
+    pub(super) const fn new(counters: Counters) -> Self {
+        Self { before: counters, quiet: 0 }
+    }
+
+    pub(super) fn beat(&mut self, counters: Counters) -> Beat {
+        let heard = counters.received.saturating_sub(self.before.received);
+        let used = counters.exchanges != self.before.exchanges;
+        self.before = counters;
+        // What answers a word is no traffic: an acknowledgement of ours, a word of theirs.
+        self.quiet = if used || heard > 2 { 0 } else { self.quiet + 1 };
+        match heard {
+            _ if self.quiet >= LAST => Beat::Sleep,
+            0 => Beat::Speak,
+            _ => Beat::Rest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(exchanges: u64, received: u64) -> Counters {
+        Counters { exchanges, received }
+    }
+
+    #[test]
+    fn it_speaks_while_nothing_is_heard_and_rests_otherwise() {
+        let mut pulse = Pulse::new(counters(1, 100));
+        assert_eq!(pulse.beat(counters(1, 150)), Beat::Rest);
+        assert_eq!(pulse.beat(counters(2, 150)), Beat::Speak);
+        assert_eq!(pulse.beat(counters(2, 150)), Beat::Speak);
+        assert_eq!(pulse.beat(counters(2, 151)), Beat::Rest);
+    }
+
+    #[test]
+    fn it_sleeps_ten_seconds_after_the_last_use_though_its_words_are_answered() {
+        let mut pulse = Pulse::new(counters(1, 100));
+        let mut beats = 0;
+        let mut received = 100;
+        while pulse.beat(counters(1, received)) != Beat::Sleep {
+            beats += 1;
+            received += u64::from(beats % 2);
+        }
+        assert_eq!(beats, LAST - 1);
+    }
+}
