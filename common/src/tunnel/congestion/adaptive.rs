@@ -293,7 +293,8 @@ impl Adaptive {
         let packets = sent / self.packet as f64;
         if sent > safe || !queue_is_short {
             self.evidence.much(round.losses, packets);
-        } else if self.since != 1 {
+        } else if self.since != 1 && !matches!(self.phase, Phase::Contested(_)) {
+            // Beside others it is not for us alone to say what is little.
             self.evidence.little(round.losses, packets);
         }
     }

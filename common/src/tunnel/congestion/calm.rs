@@ -60,7 +60,9 @@ impl Calm {
             return Verdict::Reduce(0.95 * seen.carried_empty, Cause::Queue);
         }
         if seen.ours && seen.busy {
-            return Verdict::Reduce((0.9 * seen.carried).min(0.8 * seen.window), Cause::Loss);
+            // To what arrived and a little less; not below a half, for a burst of losses can swallow a round.
+            let window = (0.9 * seen.carried).clamp(0.5 * seen.window, 0.8 * seen.window);
+            return Verdict::Reduce(window, Cause::Loss);
         }
         if seen.full { Verdict::Window(seen.window + self.step(seen)) } else { Verdict::Keep }
     }
