@@ -37,4 +37,7 @@ pub use identity::Identity;
 pub use inspect::Summary;
 pub use request::Request;
 pub use store::{Bundle, Store};
-pub use tls::{TUNNEL_ALPN, agent_tunnel, https_server, peer_agent, relay_tunnel};
+pub use tls::{
+    TUNNEL_ALPN, TUNNEL_TCP_ALPN, agent_tunnel, agent_tunnel_over_tcp, https_server, peer_agent, relay_tunnel,
+    relay_tunnel_over_tcp,
+};

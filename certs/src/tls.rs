@@ -31,6 +31,9 @@ use crate::store::Bundle;
 /// The protocol of a tunnel over QUIC: HTTP/3 with the roles reversed (draft-thomson-ptth-potato).
 pub const TUNNEL_ALPN: &[u8] = b"rh3";
 
+/// The protocol of a tunnel over TLS on TCP: HTTP/2 with the roles reversed.
+pub const TUNNEL_TCP_ALPN: &[u8] = b"rh2";
+
 /// The relay's end of tunnels: TLS 1.3, and only agents of this authority get through the handshake.
 ///
 /// No tickets and no early data: a resumed session would skip the look at the certificate, and early data can be
@@ -56,6 +59,13 @@ pub fn relay_tunnel(bundle: &Bundle) -> Result<ServerConfig, CertsError> {
     Ok(config)
 }
 
+/// The same for tunnels over TCP.
+pub fn relay_tunnel_over_tcp(bundle: &Bundle) -> Result<ServerConfig, CertsError> {
+    let mut config = relay_tunnel(bundle)?;
+    config.alpn_protocols = vec![TUNNEL_TCP_ALPN.into()];
+    Ok(config)
+}
+
 /// An agent's end of its tunnels: TLS 1.3, its own certificate shown, and only a relay of this authority believed.
 ///
 /// The relay's certificate must carry the name that was dialled and the relay's identity: another agent's
@@ -75,6 +85,13 @@ pub fn agent_tunnel(bundle: &Bundle) -> Result<ClientConfig, CertsError> {
     config.alpn_protocols = vec![TUNNEL_ALPN.into()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_early_data = false;
+    Ok(config)
+}
+
+/// The same for tunnels over TCP.
+pub fn agent_tunnel_over_tcp(bundle: &Bundle) -> Result<ClientConfig, CertsError> {
+    let mut config = agent_tunnel(bundle)?;
+    config.alpn_protocols = vec![TUNNEL_TCP_ALPN.into()];
     Ok(config)
 }
 

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use super::tcp::Loss;
+
 /// Why a stream or a session was ended: an HTTP/3 error code (RFC 9114, section 8.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ResetCode(pub u64);
@@ -85,6 +87,9 @@ pub enum TunnelError {
     /// The session is over.
     #[error("the session is closed")]
     Closed(#[source] quinn::ConnectionError),
+    /// The session over TCP is over.
+    #[error("the session is closed")]
+    Lost(#[source] Loss),
     /// The peer gave up what it was sending on this stream.
     #[error("the peer reset the stream: {0}")]
     Reset(ResetCode),
@@ -121,8 +126,23 @@ impl TunnelError {
             Self::Closed(quinn::ConnectionError::ApplicationClosed(close)) => {
                 ResetCode::from(close.error_code) == ResetCode::NO_ERROR
             }
-            Self::Closed(quinn::ConnectionError::LocallyClosed) => true,
+            Self::Lost(Loss::Peer { code, .. }) => *code == ResetCode::NO_ERROR,
+            Self::Closed(quinn::ConnectionError::LocallyClosed) | Self::Lost(Loss::Local) => true,
             _ => false,
+        }
+    }
+
+    /// Whether the session is over, so that another one is needed.
+    pub const fn is_loss(&self) -> bool {
+        matches!(self, Self::Closed(_) | Self::Lost(_))
+    }
+
+    /// What TLS found wrong, where that ended a session over TCP.
+    pub fn tls(&self) -> Option<&rustls::Error> {
+        match self {
+            Self::Lost(Loss::Broken(error)) => error.get_io()?.get_ref()?.downcast_ref(),
+            Self::Socket(error) => error.get_ref()?.downcast_ref(),
+            _ => None,
         }
     }
 

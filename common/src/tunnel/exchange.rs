@@ -6,10 +6,10 @@
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::Either;
 use http::{Request, Response};
 use http_body::Body;
 
@@ -19,6 +19,8 @@ use super::fields;
 use super::frame;
 use super::opening::Opening;
 use super::stream::{Incoming, Outgoing};
+use super::tcp;
+use super::waiting::{answered, while_wanted};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -57,17 +59,24 @@ pub struct Answer {
 
 /// The asking half of an exchange; dropping it, or the future of its `send`, cancels the exchange.
 #[derive(Debug)]
-pub struct Caller {
-    outgoing: Outgoing,
-    incoming: Box<Incoming>,
+pub struct Caller(Asking);
+
+#[derive(Debug)]
+enum Asking {
+    Quic { outgoing: Outgoing, incoming: Box<Incoming> },
+    Tcp(tcp::Asking),
 }
 
 impl Caller {
-    pub(super) fn new((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
-        Self {
+    pub(super) fn over_quic((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
+        Self(Asking::Quic {
             outgoing: Outgoing::new(send, ResetCode::REQUEST_CANCELLED),
             incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::REQUEST_CANCELLED)),
-        }
+        })
+    }
+
+    pub(super) const fn over_tcp(asking: tcp::Asking) -> Self {
+        Self(Asking::Tcp(asking))
     }
 
     /// Sends the request and waits for the answer's head. An agent may answer before it has read the whole body; the rest is
@@ -79,65 +88,68 @@ impl Caller {
     {
         // Encoded before anything is waited for, so that the future need not hold the head.
         let (head, mut body) = request.into_parts();
-        let opening = Opening::of(Pin::new(&mut body), |out| fields::encode_request(&head, out));
-        self.exchange(opening, body)
-    }
-
-    async fn exchange<B>(self, opening: Result<Opening, TunnelError>, mut body: B) -> Result<Answer, CallError>
-    where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let Self { mut outgoing, mut incoming } = self;
-        let opening = opening.map_err(|error| CallError { error, sent: Sent::Nothing })?;
-        let more = opening.write(&mut outgoing).await.map_err(|error| CallError { error, sent: Sent::Part })?;
-        let opened = Instant::now();
-
-        let mut sent = None;
-        let mut upload: Option<Upload> = None;
-        if more {
-            upload = Some(Box::pin(async move {
-                write_rest(&mut outgoing, Pin::new(&mut body)).await?;
-                Ok(Instant::now())
-            }));
-        } else {
-            sent = Some(opened);
+        match self.0 {
+            Asking::Quic { outgoing, incoming } => {
+                let opening = Opening::of(Pin::new(&mut body), |out| fields::encode_request(&head, out));
+                Either::Left(over_quic(outgoing, incoming, opening, body))
+            }
+            Asking::Tcp(asking) => {
+                let begun = asking.begin(head, body.is_end_stream());
+                // Boxed, for the other one's sake.
+                Either::Right(Box::pin(over_tcp(begun, body)))
+            }
         }
-        let mut failed = None;
-        let response = {
-            let mut answer = pin!(read_answer(&mut incoming));
-            poll_fn(|context| {
-                if let Some(running) = &mut upload
-                    && let Poll::Ready(result) = running.as_mut().poll(context)
-                {
-                    upload = None;
-                    match result {
-                        Ok(at) => sent = Some(at),
-                        // The agent has seen enough and is about to answer.
-                        Err(TunnelError::Stopped(ResetCode::NO_ERROR)) => {}
-                        Err(error) if failed.is_none() => failed = Some(error),
-                        Err(_) => {}
-                    }
-                }
-                match (failed.take(), answer.as_mut().poll(context)) {
-                    // What the agent says of its own failure is worth more than that it stopped listening.
-                    (_, Poll::Ready(answer)) => Poll::Ready(answer),
-                    (Some(error @ TunnelError::Stopped(_)), Poll::Pending) => {
-                        failed = Some(error);
-                        Poll::Pending
-                    }
-                    (Some(error), Poll::Pending) => Poll::Ready(Err(error)),
-                    (None, Poll::Pending) => Poll::Pending,
-                }
-            })
-            .await
-        };
-        let progress = if sent.is_some() { Sent::All } else { Sent::Part };
-        let head = response.map_err(|error| CallError { error, sent: progress })?;
-        let (parts, ()) = head.into_parts();
-        let body = TunnelBody::new(incoming, &parts.headers, upload);
-        Ok(Answer { response: Response::from_parts(parts, body), opened, sent })
     }
+}
+
+async fn over_quic<B>(
+    mut outgoing: Outgoing,
+    mut incoming: Box<Incoming>,
+    opening: Result<Opening, TunnelError>,
+    mut body: B,
+) -> Result<Answer, CallError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let opening = opening.map_err(|error| CallError { error, sent: Sent::Nothing })?;
+    let more = opening.write(&mut outgoing).await.map_err(|error| CallError { error, sent: Sent::Part })?;
+    let opened = Instant::now();
+
+    let mut sent = None;
+    let mut upload: Option<Upload> = None;
+    if more {
+        upload = Some(Box::pin(async move {
+            write_rest(&mut outgoing, Pin::new(&mut body)).await?;
+            Ok(Instant::now())
+        }));
+    } else {
+        sent = Some(opened);
+    }
+    let response = answered(pin!(read_answer(&mut incoming)), &mut upload, &mut sent).await;
+    let head = response.map_err(|error| CallError { error, sent: progress(sent) })?;
+    let (parts, ()) = head.into_parts();
+    let body = TunnelBody::over_quic(incoming, &parts.headers, upload);
+    Ok(Answer { response: Response::from_parts(parts, body), opened, sent })
+}
+
+async fn over_tcp<B>(begun: Result<tcp::Begun, TunnelError>, body: B) -> Result<Answer, CallError>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let begun = begun.map_err(|error| CallError { error, sent: Sent::Nothing })?;
+    let opened = Instant::now();
+    let (mut upload, answer) = begun.split(body);
+    let mut sent = upload.is_none().then_some(opened);
+    let response = answered(pin!(answer), &mut upload, &mut sent).await;
+    let (parts, incoming) = response.map_err(|error| CallError { error, sent: progress(sent) })?;
+    let body = TunnelBody::over_tcp(incoming, &parts.headers, upload);
+    Ok(Answer { response: Response::from_parts(parts, body), opened, sent })
+}
+
+const fn progress(sent: Option<Instant>) -> Sent {
+    if sent.is_some() { Sent::All } else { Sent::Part }
 }
 
 async fn read_answer(incoming: &mut Incoming) -> Result<Response<()>, TunnelError> {
@@ -154,18 +166,25 @@ async fn read_answer(incoming: &mut Incoming) -> Result<Response<()>, TunnelErro
 
 /// The answering half of an exchange.
 #[derive(Debug)]
-pub struct Callee {
-    outgoing: Outgoing,
-    incoming: Box<Incoming>,
+pub struct Callee(Asked);
+
+#[derive(Debug)]
+enum Asked {
+    Quic { outgoing: Outgoing, incoming: Box<Incoming> },
+    Tcp(Box<tcp::Asked>),
 }
 
 impl Callee {
-    pub(super) fn new((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
-        Self {
+    pub(super) fn over_quic((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
+        Self(Asked::Quic {
             // Whoever drops it unanswered did not work on it.
             outgoing: Outgoing::new(send, ResetCode::REQUEST_REJECTED),
             incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::NO_ERROR)),
-        }
+        })
+    }
+
+    pub(super) fn over_tcp(asked: tcp::Asked) -> Self {
+        Self(Asked::Tcp(Box::new(asked)))
     }
 
     /// Reads the request's head, runs the service and writes its answer. The service's future, or the answer's body, is
@@ -178,69 +197,49 @@ impl Callee {
         B::Error: Into<BoxError>,
     {
         // Boxed once it runs, so that whoever spawns it moves a pointer about and not all of its states.
-        Box::pin(self.exchange(service)).await
-    }
-
-    async fn exchange<F, A, B>(self, service: F) -> Result<(), TunnelError>
-    where
-        F: FnOnce(Request<TunnelBody>) -> A,
-        A: Future<Output = Response<B>>,
-        B: Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let Self { mut outgoing, mut incoming } = self;
-        let request = async {
-            let section = incoming.head().await?;
-            fields::decode_request(&section, incoming.max_fields())
-        };
-        let request = match request.await {
-            Ok(request) => request,
-            Err(error) => {
-                outgoing.reset(error.code());
-                incoming.stop_with(error.code());
-                return Err(error);
-            }
-        };
-        // From here on it is being worked on, and may not be sent to another agent as if it had not been.
-        outgoing.reset_with(ResetCode::INTERNAL_ERROR);
-        let (head, ()) = request.into_parts();
-        let body = TunnelBody::new(incoming, &head.headers, None);
-        let response = {
-            let service = pin!(service(Request::from_parts(head, body)));
-            while_wanted(service, || outgoing.unwanted()).await?
-        };
-        let written = write_response(&mut outgoing, response).await;
-        if let Err(error) = &written {
-            outgoing.reset(error.code());
+        match self.0 {
+            Asked::Quic { outgoing, incoming } => Box::pin(serve_over_quic(outgoing, incoming, service)).await,
+            Asked::Tcp(asked) => Box::pin(asked.serve(service)).await,
         }
-        written
     }
 }
 
-/// Waits for work that is of no use any more once the peer no longer wants it: then it is dropped.
-///
-/// The work is pinned by whoever asks: passed by value it would lie in the future twice, and a task is copied when spawned.
-async fn while_wanted<W, U>(mut work: Pin<&mut W>, unwanted: impl FnOnce() -> U) -> Result<W::Output, TunnelError>
+async fn serve_over_quic<F, A, B>(
+    mut outgoing: Outgoing,
+    mut incoming: Box<Incoming>,
+    service: F,
+) -> Result<(), TunnelError>
 where
-    W: Future,
-    U: Future<Output = TunnelError>,
+    F: FnOnce(Request<TunnelBody>) -> A,
+    A: Future<Output = Response<B>>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
 {
-    let mut end = pin!(None);
-    // Asked for only once there is something to wait for: it costs several locks, and small answers are ready at once.
-    let mut unwanted = Some(unwanted);
-    poll_fn(|context| {
-        if let Poll::Ready(done) = work.as_mut().poll(context) {
-            return Poll::Ready(Ok(done));
+    let request = async {
+        let section = incoming.head().await?;
+        fields::decode_request(&section, incoming.max_fields())
+    };
+    let request = match request.await {
+        Ok(request) => request,
+        Err(error) => {
+            outgoing.reset(error.code());
+            incoming.stop_with(error.code());
+            return Err(error);
         }
-        if let Some(unwanted) = unwanted.take() {
-            end.set(Some(unwanted()));
-        }
-        match end.as_mut().as_pin_mut() {
-            Some(end) => end.poll(context).map(Err),
-            None => Poll::Pending,
-        }
-    })
-    .await
+    };
+    // From here on it is being worked on, and may not be sent to another agent as if it had not been.
+    outgoing.reset_with(ResetCode::INTERNAL_ERROR);
+    let (head, ()) = request.into_parts();
+    let body = TunnelBody::over_quic(incoming, &head.headers, None);
+    let response = {
+        let service = pin!(service(Request::from_parts(head, body)));
+        while_wanted(service, || outgoing.unwanted()).await?
+    };
+    let written = write_response(&mut outgoing, response).await;
+    if let Err(error) = &written {
+        outgoing.reset(error.code());
+    }
+    written
 }
 
 async fn write_response<B>(outgoing: &mut Outgoing, response: Response<B>) -> Result<(), TunnelError>

@@ -18,7 +18,7 @@ use super::static_table::{STATIC_TABLE, field_index, name_index};
 use crate::socket::Protocol;
 
 /// Fields in one section: what a browser sends is below 30. `HeaderMap` panics at 24,576.
-const MAX_FIELDS: usize = 512;
+pub(super) const MAX_FIELDS: usize = 512;
 
 /// What a field counts beside its name and value (RFC 9114, section 4.2.2).
 const FIELD_OVERHEAD: usize = 32;
@@ -165,7 +165,7 @@ fn encode_headers(headers: &HeaderMap, out: &mut BytesMut) {
 }
 
 /// Fields that belong to one connection and make a message malformed in HTTP/3 (RFC 9114, section 4.2).
-fn is_per_connection(name: &HeaderName, value: &HeaderValue) -> bool {
+pub(super) fn is_per_connection(name: &HeaderName, value: &HeaderValue) -> bool {
     match *name {
         header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => true,
         header::TE => value != "trailers",

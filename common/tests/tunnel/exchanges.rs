@@ -8,17 +8,47 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use adit_common::tunnel::{CallError, ResetCode, Sent, Session, TransportOptions, TunnelBody, TunnelError};
+use adit_common::socket::Protocol;
+use adit_common::tunnel::{CallError, ResetCode, Sent, Session, Transport, TransportOptions, TunnelBody, TunnelError};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::pair::Pair;
+use crate::pair::{Ends, Pair};
 
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Each of these holds over either transport.
+macro_rules! over_either {
+    ($($name:ident,)+) => {
+        mod over_quic {
+            $(#[tokio::test] async fn $name() { super::$name(adit_common::tunnel::Transport::Quic).await })+
+        }
+        mod over_tcp {
+            $(#[tokio::test] async fn $name() { super::$name(adit_common::tunnel::Transport::Tcp).await })+
+        }
+    };
+}
+
+over_either! {
+    bodies_and_trailers_go_both_ways,
+    an_answer_may_come_before_the_upload_ends,
+    a_reader_that_stops_makes_the_sender_wait_and_nobody_else,
+    hanging_up_drops_the_service_at_the_other_end,
+    an_unread_answer_is_cancelled_by_dropping_it,
+    half_an_upload_never_looks_like_a_whole_one,
+    out_of_credit_is_said_at_once,
+    a_socket_goes_both_ways_and_each_end_is_told,
+    an_answer_that_breaks_off_never_looks_whole,
+    an_answer_without_the_rest_of_its_upload_is_whole,
+    who_closes_says_why,
+    who_goes_away_is_asked_nothing_new_and_finishes_what_it_has,
+    a_lost_session_fails_its_exchanges_at_once,
+    who_gives_up_within_a_service_does_not_ask_for_another_try,
+}
 
 fn post<B>(path: &str, body: B) -> Request<B> {
     Request::post(format!("https://relay.test{path}")).header("content-type", "image/jpeg").body(body).unwrap()
@@ -62,10 +92,9 @@ async fn echo(agent: Session) -> Result<(), TunnelError> {
         .await
 }
 
-#[tokio::test]
-async fn bodies_and_trailers_go_both_ways() {
-    let pair = Pair::new().await;
-    let (relay, agent) = pair.sessions();
+async fn bodies_and_trailers_go_both_ways(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
     for size in [0, 1, 1000, 150_000, 5_000_000] {
         let body: Bytes = (0..size).map(|byte: usize| (byte * 31 % 251) as u8).collect::<Vec<_>>().into();
         let mut trailers = HeaderMap::new();
@@ -88,10 +117,9 @@ async fn bodies_and_trailers_go_both_ways() {
     }
 }
 
-#[tokio::test]
-async fn an_answer_may_come_before_the_upload_ends() {
-    let pair = Pair::new().await;
-    let (relay, agent) = pair.sessions();
+async fn an_answer_may_come_before_the_upload_ends(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
     let (feed, body) = fed();
     let server = tokio::spawn(async move {
         agent.accept().await?.serve(async |request: Request<TunnelBody>| Response::new(request.into_body())).await
@@ -109,11 +137,10 @@ async fn an_answer_may_come_before_the_upload_ends() {
     server.await.unwrap().unwrap();
 }
 
-#[tokio::test]
-async fn a_reader_that_stops_makes_the_sender_wait_and_nobody_else() {
+async fn a_reader_that_stops_makes_the_sender_wait_and_nobody_else(transport: Transport) {
     let options = TransportOptions { stream_window: 64 << 10, send_window: 128 << 10, ..TransportOptions::default() };
-    let pair = Pair::with(options).await;
-    let (relay, agent) = pair.sessions();
+    let ends = Ends::with(transport, options).await;
+    let (relay, agent) = ends.sessions();
     let taken = Arc::new(AtomicUsize::new(0));
     let held = Arc::new(Notify::new());
     let server = tokio::spawn({
@@ -165,10 +192,9 @@ impl Drop for OnDrop {
     }
 }
 
-#[tokio::test]
-async fn hanging_up_drops_the_service_at_the_other_end() {
-    let pair = Pair::new().await;
-    let (relay, agent) = pair.sessions();
+async fn hanging_up_drops_the_service_at_the_other_end(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
     let (running, dropped) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let server = tokio::spawn({
         let (running, dropped) = (running.clone(), dropped.clone());
@@ -193,10 +219,9 @@ async fn hanging_up_drops_the_service_at_the_other_end() {
     assert!(matches!(error, TunnelError::Stopped(ResetCode::REQUEST_CANCELLED)), "{error}");
 }
 
-#[tokio::test]
-async fn an_unread_answer_is_cancelled_by_dropping_it() {
-    let pair = Pair::new().await;
-    let (relay, agent) = pair.sessions();
+async fn an_unread_answer_is_cancelled_by_dropping_it(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
     let dropped = Arc::new(Notify::new());
     let server = tokio::spawn({
         let dropped = dropped.clone();
@@ -221,10 +246,9 @@ async fn an_unread_answer_is_cancelled_by_dropping_it() {
     assert!(server.await.unwrap().is_err());
 }
 
-#[tokio::test]
-async fn half_an_upload_never_looks_like_a_whole_one() {
-    let pair = Pair::new().await;
-    let (relay, agent) = pair.sessions();
+async fn half_an_upload_never_looks_like_a_whole_one(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
     let server = tokio::spawn(async move {
         let (seen, mut result) = mpsc::channel(1);
         let served = agent
@@ -247,19 +271,104 @@ async fn half_an_upload_never_looks_like_a_whole_one() {
     }
 }
 
-#[tokio::test]
-async fn out_of_credit_is_said_at_once() {
-    let pair = Pair::with(TransportOptions { streams: 2, ..TransportOptions::default() }).await;
-    let (relay, _agent) = pair.sessions();
+async fn out_of_credit_is_said_at_once(transport: Transport) {
+    let ends = Ends::with(transport, TransportOptions { streams: 2, ..TransportOptions::default() }).await;
+    let (relay, agent) = ends.sessions();
+    if transport == Transport::Tcp {
+        // The credit is known once the agent has spoken.
+        let call = relay.open().unwrap().send(post("/", Full::new(Bytes::from_static(b"hi"))));
+        let (served, answer) = timeout(LIMIT, async { tokio::join!(echo(agent.clone()), call) }).await.unwrap();
+        served.unwrap();
+        answer.unwrap().response.into_body().collect().await.unwrap();
+    }
     let held = (relay.open().unwrap(), relay.open().unwrap());
     assert!(matches!(relay.open(), Err(TunnelError::NoCredit)));
     drop(held);
 }
 
-#[tokio::test]
-async fn who_goes_away_is_asked_nothing_new_and_finishes_what_it_has() {
-    let pair = Pair::new().await;
-    let (relay, agent) = pair.sessions();
+async fn a_socket_goes_both_ways_and_each_end_is_told(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
+    // Over TCP an agent says first that it may be asked so.
+    let call = relay.open().unwrap().send(post("/", Empty::new()));
+    let (served, answer) = timeout(LIMIT, async { tokio::join!(echo(agent.clone()), call) }).await.unwrap();
+    served.unwrap();
+    drop(answer);
+    let (feed, body) = fed();
+    let server = tokio::spawn(async move {
+        let serve = agent.accept().await?.serve(async |request: Request<TunnelBody>| {
+            assert_eq!((request.method(), request.uri().path()), (&Method::CONNECT, "/ws"));
+            assert_eq!(request.extensions().get(), Some(&Protocol("websocket".to_owned())));
+            Response::new(request.into_body())
+        });
+        serve.await
+    });
+    let mut request = Request::new(body);
+    (*request.method_mut(), *request.uri_mut()) = (Method::CONNECT, "https://relay.test/ws".parse().unwrap());
+    request.extensions_mut().insert(Protocol("websocket".to_owned()));
+    let answer = timeout(LIMIT, relay.open().unwrap().send(request)).await.unwrap().unwrap();
+    assert_eq!(answer.response.status(), 200);
+    let mut back = answer.response.into_body();
+    feed.send(Bytes::from_static(b"frame")).await.unwrap();
+    assert_eq!(timeout(LIMIT, back.frame()).await.unwrap().unwrap().unwrap().into_data().unwrap(), "frame");
+    drop(feed);
+    assert!(timeout(LIMIT, back.frame()).await.unwrap().is_none());
+    server.await.unwrap().unwrap();
+}
+
+async fn an_answer_that_breaks_off_never_looks_whole(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
+    let server = tokio::spawn(async move {
+        agent
+            .accept()
+            .await?
+            .serve(async |_: Request<TunnelBody>| Response::new(Broken(Some(Bytes::from_static(b"half")))))
+            .await
+    });
+    let call = relay.open().unwrap().send(post("/", Empty::new()));
+    // It may break off before its head is read, and then there is none.
+    if let Ok(answer) = timeout(LIMIT, call).await.unwrap() {
+        let body = timeout(LIMIT, answer.response.into_body().collect()).await.unwrap();
+        assert!(matches!(body, Err(TunnelError::Reset(_))), "{body:?}");
+    }
+    assert!(matches!(server.await.unwrap(), Err(TunnelError::Body(_))));
+}
+
+async fn an_answer_without_the_rest_of_its_upload_is_whole(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
+    let server = tokio::spawn(async move {
+        let answer = Bytes::from(vec![7; 300_000]);
+        agent.accept().await?.serve(async |_: Request<TunnelBody>| Response::new(Full::new(answer))).await
+    });
+    let endless =
+        futures_util::stream::repeat_with(|| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[0; 4096]))));
+    let call = relay.open().unwrap().send(post("/", StreamBody::new(endless)));
+    let answer = timeout(LIMIT, call).await.unwrap().unwrap();
+    let body = timeout(LIMIT, answer.response.into_body().collect()).await.unwrap().unwrap().to_bytes();
+    assert_eq!(body.len(), 300_000);
+    server.await.unwrap().unwrap();
+}
+
+async fn who_closes_says_why(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
+    // Both control streams stand once an exchange has gone through.
+    let call = relay.open().unwrap().send(post("/", Empty::new()));
+    let (served, _) = timeout(LIMIT, async { tokio::join!(echo(agent.clone()), call) }).await.unwrap();
+    served.unwrap();
+    relay.close(ResetCode::GENERAL_PROTOCOL_ERROR, "the manifest is another's");
+    let error = timeout(LIMIT, agent.closed()).await.unwrap();
+    assert!(error.is_loss() && !error.is_orderly_close());
+    let why = std::error::Error::source(&error).unwrap().to_string();
+    assert!(why.contains("the manifest is another's"), "{why}");
+    assert!(timeout(LIMIT, relay.closed()).await.unwrap().is_orderly_close(), "this end wanted it");
+}
+
+async fn who_goes_away_is_asked_nothing_new_and_finishes_what_it_has(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
     let (feed, body) = fed();
     let call = tokio::spawn(relay.open().unwrap().send(post("/", body)));
     let server = tokio::spawn(echo(agent.clone()));
@@ -278,17 +387,16 @@ async fn who_goes_away_is_asked_nothing_new_and_finishes_what_it_has() {
     assert!(timeout(LIMIT, agent.closed()).await.unwrap().is_orderly_close());
 }
 
-#[tokio::test]
-async fn a_lost_session_fails_its_exchanges_at_once() {
-    let pair = Pair::new().await;
-    let (relay, agent) = pair.sessions();
+async fn a_lost_session_fails_its_exchanges_at_once(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
     let call = tokio::spawn(relay.open().unwrap().send(post("/", Empty::new())));
     let callee = agent.accept().await.unwrap();
     agent.close(ResetCode::INTERNAL_ERROR, "gone");
     let error = timeout(LIMIT, call).await.unwrap().unwrap().unwrap_err();
-    assert!(matches!(error.error, TunnelError::Closed(_)), "{}", error.error);
+    assert!(error.error.is_loss(), "{}", error.error);
     assert_eq!(error.sent, Sent::All);
-    assert!(matches!(relay.open(), Err(TunnelError::Closed(_))));
+    assert!(relay.open().is_err_and(|error| error.is_loss()));
     drop(callee);
 }
 
@@ -315,10 +423,9 @@ async fn garbage_on_a_stream_ends_that_exchange_and_no_other() {
     server.await.unwrap().unwrap();
 }
 
-#[tokio::test]
-async fn who_gives_up_within_a_service_does_not_ask_for_another_try() {
-    let pair = Pair::new().await;
-    let (relay, agent) = pair.sessions();
+async fn who_gives_up_within_a_service_does_not_ask_for_another_try(transport: Transport) {
+    let ends = Ends::new(transport).await;
+    let (relay, agent) = ends.sessions();
     let begun = Arc::new(Notify::new());
     let server = tokio::spawn({
         let begun = begun.clone();
