@@ -304,7 +304,8 @@ fn free_tcp() -> SocketAddr {
 }
 
 fn free_udp() -> SocketAddr {
-    free(|address| UdpSocket::bind(address).is_ok())
+    // Tunnels come over TCP too, at the same number.
+    free(|address| UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok())
 }
 
 /// A port that nobody has; each process begins elsewhere, so that two at a time rarely meet.

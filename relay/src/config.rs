@@ -135,12 +135,15 @@ impl Default for FrontConfig {
 }
 
 /// Where agents dial in: QUIC on a UDP port of its own, for whether to ask for a client certificate is decided before the
-/// protocol is known.
+/// protocol is known; and where UDP is blocked, TLS on TCP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TunnelConfig {
     /// UDP address; `[::]` takes IPv4 as well.
     pub listen: SocketAddr,
+    /// Whether agents may come over TCP too: at the same port, and at the front's, where the protocol's name in the TLS
+    /// handshake tells them from clients. Needed by agents behind firewalls that let no UDP out.
+    pub tcp: bool,
     /// The stateless-reset key, made at the first start: with it a restarted relay tells agents within a round trip.
     pub reset_key: PathBuf,
     /// For QUIC's handshake, and again for an agent's first manifest.
@@ -174,6 +177,7 @@ impl Default for TunnelConfig {
         let transport = TransportOptions::default();
         Self {
             listen: (Ipv6Addr::UNSPECIFIED, 4433).into(),
+            tcp: true,
             reset_key: "reset.key".into(),
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1000,

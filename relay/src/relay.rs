@@ -75,7 +75,7 @@ pub struct Addresses {
     pub also: Vec<SocketAddr>,
     /// TCP: clients, without TLS.
     pub plain: Vec<SocketAddr>,
-    /// UDP: agents.
+    /// UDP: agents; and TCP at the same port, unless that is switched off.
     pub tunnel: SocketAddr,
     /// TCP: operators.
     pub admin: SocketAddr,
@@ -104,13 +104,16 @@ impl Relay {
         let (front, fleet, background) = (Shutdown::new(), Shutdown::new(), Shutdown::new());
 
         let registry = Arc::new(Registry::new());
-        let listener = Listener::bind(
+        let taken: Vec<_> = std::iter::once(config.front.listen).chain(config.front.also.iter().copied()).collect();
+        let mut listener = Listener::bind(
             &config.tunnel,
             &Bundle::relay(&config.tls),
             &config.reset_key_file(),
             registry.clone(),
             metrics.clone(),
             &liveness,
+            &taken,
+            &fleet,
         )?;
 
         let keys = Keys::open(KeyFile::new(config.keys_file()), &config.auth.anonymous, metrics.clone())?;
@@ -119,7 +122,7 @@ impl Relay {
         let proxy = Proxy::new(keys.clone(), admission, config.proxy.retries, registry.clone(), metrics.clone());
 
         let (certificate, key) = config.https_files();
-        let terminator = Terminator::open(&certificate, &key, config.front.handshake_timeout)?;
+        let terminator = Terminator::open(&certificate, &key, listener.gate(), config.front.handshake_timeout)?;
         let service = Service::new(proxy, &config.front, config.proxy.timeout, metrics.clone());
         let failed = |what, address| move |source| RelayError::Bind { what, address, source };
         let https = TcpFront::bind(&config.front, terminator, service, metrics.clone(), &liveness)
@@ -146,6 +149,9 @@ impl Relay {
         };
 
         let endpoint = listener.endpoint();
+        if let Some(tcp) = listener.tcp() {
+            fleet.spawn("tunnel listener over tcp", tcp.run(fleet.clone()));
+        }
         fleet.spawn("tunnel listener", listener.run(fleet.clone()));
         front.spawn("https front", https.run(front.clone()));
         for further in also.into_iter().chain(plain) {

@@ -17,6 +17,8 @@ use crate::metrics::{head, line};
 struct Entry<'a> {
     agent: &'a AgentId,
     address: String,
+    /// `quic` or `tcp`.
+    transport: &'static str,
     software: &'a str,
     /// Takes no more requests: it drains, or a newer session has taken its place.
     draining: bool,
@@ -61,6 +63,7 @@ pub(super) fn listing(fleet: &Snapshot, now: Instant) -> serde_json::Result<Stri
     let agents = known.iter().map(|(agent, manifest, latency, ejected)| Entry {
         agent: &agent.id,
         address: agent.session.remote_address().to_string(),
+        transport: agent.session.transport().name(),
         software: &manifest.software,
         draining: agent.is_retired(),
         connected_seconds: now.saturating_duration_since(agent.since).as_secs(),
@@ -86,10 +89,15 @@ fn micros(duration: Duration) -> u64 {
     duration.as_micros().try_into().unwrap_or(u64::MAX)
 }
 
-/// Appends what QUIC counts for each agent. An agent with two sessions is shown by its newest.
+/// Appends what is counted for each agent; what QUIC alone counts is zero over TCP. An agent with two sessions is shown by its newest.
 pub(super) fn write_metrics(fleet: &Snapshot, now: Instant, out: &mut String) {
     let mut seen = HashSet::new();
     let agents: Vec<_> = fleet.members.iter().rev().filter(|member| seen.insert(&member.agent.id)).collect();
+    head(out, "adit_relay_agent_transport", "gauge", "1: what the agent's tunnel travels over.");
+    for member in &agents {
+        let (agent, transport) = (&member.agent.id, member.agent.session.transport());
+        line(out, format_args!("adit_relay_agent_transport{{agent=\"{agent}\",transport=\"{transport}\"}} 1"));
+    }
     let rows: Vec<_> = agents.iter().map(|member| (&member.agent.id, values(&member.agent, now))).collect();
     for (index, (name, kind, help)) in COLUMNS.into_iter().enumerate() {
         head(out, &format!("adit_relay_agent_{name}"), kind, help);

@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use super::body::{Linger, Reply};
 use super::patience::{Active, Activity, Patient};
 use super::service::Service;
-use super::tls::{HandshakeError, Terminator, wants_http2};
+use super::tls::{HandshakeError, Newcomer, Terminator, wants_http2};
 use super::wire::{Wire, speaks_http2};
 use crate::config::FrontConfig;
 use crate::metrics::Metrics;
@@ -79,8 +79,9 @@ pub(super) async fn serve(
     let _ = stream.set_nodelay(true);
     let config = shared.config.clone();
     let from = Peer { address: peer, secure: terminator.is_some() };
-    let (stream, http2) = match begin(terminator, stream, config.head_timeout).await {
-        Ok(begun) => begun,
+    let (stream, http2) = match begin(terminator, stream, peer, config.head_timeout).await {
+        Ok(Some(begun)) => begun,
+        Ok(None) => return,
         Err(error) => {
             shared.metrics.handshakes_failed.one();
             tracing::debug!(%peer, %error, "a client's handshake came to nothing");
@@ -124,19 +125,27 @@ pub(super) async fn serve(
     }
 }
 
-/// Shakes hands where TLS is spoken; true if the client speaks HTTP/2.
+/// Shakes hands where TLS is spoken; true if the client speaks HTTP/2. Nothing if it was an agent: the fleet has it now.
 async fn begin(
     terminator: Option<Terminator>,
     stream: TcpStream,
+    peer: SocketAddr,
     patience: Duration,
-) -> Result<(Wire, bool), HandshakeError> {
+) -> Result<Option<(Wire, bool)>, HandshakeError> {
     let Some(terminator) = terminator else {
         let http2 = timeout(patience, speaks_http2(&stream)).await??;
-        return Ok((Wire::Plain(stream), http2));
+        return Ok(Some((Wire::Plain(stream), http2)));
     };
-    let stream = terminator.accept(stream).await?;
-    let http2 = wants_http2(&stream);
-    Ok((Wire::Tls(Box::new(stream)), http2))
+    match terminator.accept(stream).await? {
+        Newcomer::Client(stream) => {
+            let http2 = wants_http2(&stream);
+            Ok(Some((Wire::Tls(stream), http2)))
+        }
+        Newcomer::Agent(gate, start) => {
+            gate.take(start, peer);
+            Ok(None)
+        }
+    }
 }
 
 impl Connection {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use adit_common::daemon::Shutdown;
 use futures_util::FutureExt as _;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -18,11 +17,9 @@ use super::connection::{Shared, serve};
 use super::service::Service;
 use super::tls::Terminator;
 use crate::config::FrontConfig;
+use crate::listening::listen;
 use crate::liveness::{BEAT, Liveness, Pulse};
 use crate::metrics::Metrics;
-
-/// Connections that the kernel keeps for the loop: a second of a busy relay's.
-const BACKLOG: i32 = 4096;
 
 /// After a refused accept (no file descriptors left): long enough for one to be closed.
 const RECOVER: Duration = Duration::from_millis(50);
@@ -109,18 +106,4 @@ impl TcpFront {
             drop((permit, held));
         });
     }
-}
-
-/// A listening socket. A relay that was restarted takes its port back at once.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        // A kernel without IPv4 refuses, and then there is nothing to share.
-        let _ = socket.set_only_v6(false);
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }

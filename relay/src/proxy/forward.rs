@@ -295,7 +295,9 @@ pub(super) fn lost(failure: CallError) -> ProxyError {
         TunnelError::Reset(ResetCode::REQUEST_REJECTED) | TunnelError::Stopped(ResetCode::REQUEST_REJECTED) => {
             Kind::AgentRejected
         }
-        TunnelError::Closed(_) | TunnelError::GoingAway | TunnelError::NoCredit => Kind::AgentLost,
+        TunnelError::Closed(_) | TunnelError::Lost(_) | TunnelError::GoingAway | TunnelError::NoCredit => {
+            Kind::AgentLost
+        }
         TunnelError::Body(_) => Kind::ClientGone,
         _ => Kind::AgentFailed,
     };
@@ -316,6 +318,8 @@ pub(super) fn lost(failure: CallError) -> ProxyError {
 
 #[cfg(test)]
 mod tests {
+    use adit_common::tunnel::Loss;
+
     use super::*;
 
     fn kind(error: TunnelError) -> Kind {
@@ -330,6 +334,7 @@ mod tests {
         assert!(!error.to_string().contains("timed out") && error.detail().contains("timed out"), "{}", error.detail());
         assert_eq!(kind(TunnelError::Reset(ResetCode::REQUEST_REJECTED)), Kind::AgentRejected);
         assert_eq!(kind(TunnelError::Reset(ResetCode::INTERNAL_ERROR)), Kind::AgentFailed);
+        assert_eq!(kind(TunnelError::Lost(Loss::Ended)), Kind::AgentLost);
         assert_eq!(kind(TunnelError::Body("broken pipe".into())), Kind::ClientGone);
         let long = ProxyError::new(Kind::BodyTooLarge, "too long");
         assert_eq!(kind(TunnelError::Body(long.into())), Kind::BodyTooLarge);
