@@ -54,9 +54,49 @@ pub struct RelayConfig {
     /// another name or address than its certificate's.
     #[serde(default)]
     pub name: Option<String>,
+    /// What the tunnel travels over. `auto`: QUIC where UDP gets through, else TLS on TCP until it does. `quic` and `tcp` allow
+    /// no other.
+    #[serde(default)]
+    pub transport: TransportChoice,
+    /// Where it is dialled over TCP, as `host:port`. Unless given, `address` is tried, and port 443 of its host, which
+    /// firewalls let out.
+    #[serde(default)]
+    pub tcp_address: Option<String>,
 }
 
+/// What a tunnel may travel over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportChoice {
+    /// QUIC where UDP gets through, else TCP.
+    #[default]
+    Auto,
+    /// QUIC alone.
+    Quic,
+    /// TCP alone.
+    Tcp,
+}
+
+/// The port that every firewall lets out.
+const HTTPS: u16 = 443;
+
 impl RelayConfig {
+    /// A relay at this address, all else as by default.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self { address: address.into(), name: None, transport: TransportChoice::Auto, tcp_address: None }
+    }
+
+    /// Where it is dialled over TCP, the likeliest first.
+    pub fn tcp_addresses(&self) -> Vec<String> {
+        if let Some(given) = &self.tcp_address {
+            return vec![given.clone()];
+        }
+        let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+        let mut addresses = vec![self.address.clone(), format!("{host}:{HTTPS}")];
+        addresses.dedup();
+        addresses
+    }
+
     /// The name that the relay's certificate must carry.
     pub fn server_name(&self) -> &str {
         match &self.name {
@@ -392,6 +432,7 @@ mod tests {
             config.serving.default_model.is_some()
                 && config.serving.default_detector.is_some()
                 && config.relays[0].name.is_some()
+                && config.relays[0].tcp_address.is_some()
         );
         let upstream = &config.upstreams[0];
         let bare = UpstreamConfig::new(upstream.name.clone(), upstream.url.clone());
@@ -400,7 +441,7 @@ mod tests {
         let prefix = upstream.prefix.clone();
         assert_eq!(*upstream, UpstreamConfig { host, health, send_host, prefix, ..bare }, "the rest are the defaults");
         let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
-        assert_eq!(keys, 42, "a key was added here or there only");
+        assert_eq!(keys, 45, "a key was added here or there only");
     }
 
     #[test]
@@ -413,11 +454,11 @@ mod tests {
 
     #[test]
     fn the_servers_name_is_the_host_unless_given() {
-        let name = |address: &str| RelayConfig { address: address.into(), name: None }.server_name().to_owned();
+        let name = |address: &str| RelayConfig::new(address).server_name().to_owned();
         assert_eq!(name("relay.example.org:4433"), "relay.example.org");
         assert_eq!(name("[2001:db8::1]:4433"), "2001:db8::1");
         assert_eq!(name("192.0.2.7:4433"), "192.0.2.7");
-        let given = RelayConfig { address: "192.0.2.7:4433".into(), name: Some("relay".into()) };
+        let given = RelayConfig { name: Some("relay".into()), ..RelayConfig::new("192.0.2.7:4433") };
         assert_eq!(given.server_name(), "relay");
     }
 
@@ -432,6 +473,27 @@ mod tests {
         let beside = read(&format!("{upstream}[serving]\nmodels = \"m\""));
         assert!(!beside.serves_embedded() && beside.serves_models());
         assert!(read(&format!("{upstream}[serving]\nembedded = true")).serves_models());
+    }
+
+    #[test]
+    fn over_tcp_the_same_port_is_tried_and_that_of_https() {
+        let relay = |address: &str| RelayConfig::new(address);
+        assert_eq!(
+            relay("relay.example.org:4433").tcp_addresses(),
+            ["relay.example.org:4433", "relay.example.org:443"]
+        );
+        assert_eq!(relay("[2001:db8::1]:443").tcp_addresses(), ["[2001:db8::1]:443"]);
+        let given = RelayConfig { tcp_address: Some("other:8443".into()), ..relay("relay:4433") };
+        assert_eq!(given.tcp_addresses(), ["other:8443"]);
+    }
+
+    #[test]
+    fn a_transport_is_one_of_three() {
+        let relay = |text: &str| parse::<Config>("agent.toml", &format!("[[relay]]\naddress = \"a:1\"\n{text}"));
+        assert_eq!(relay("").unwrap().relays[0].transport, TransportChoice::Auto);
+        assert_eq!(relay("transport = \"tcp\"").unwrap().relays[0].transport, TransportChoice::Tcp);
+        let error = relay("transport = \"udp\"").unwrap_err().to_string();
+        assert!(error.contains("agent.toml:3") && error.contains("`quic`"), "{error}");
     }
 
     #[test]

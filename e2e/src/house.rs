@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_agent::Agent;
-use adit_agent::config::RelayConfig;
+use adit_agent::config::{RelayConfig, TransportChoice};
 use adit_certs::{RelayName, Store, Validity};
 use adit_client::{Connector, Key, Options, Trust};
 use adit_common::daemon::{Shutdown, format_duration};
@@ -57,6 +57,8 @@ pub struct Plan {
     folder: Option<PathBuf>,
     stand_ins: Vec<(String, Delays)>,
     link: bool,
+    udp_blocked: bool,
+    at_front: bool,
     change: Box<dyn FnOnce(&mut adit_agent::config::Config) + Send>,
 }
 
@@ -75,6 +77,8 @@ impl Plan {
             folder: None,
             stand_ins: Vec::new(),
             link: false,
+            udp_blocked: false,
+            at_front: false,
             change: Box::new(|_| {}),
         }
     }
@@ -105,6 +109,20 @@ impl Plan {
     #[must_use]
     pub fn link(mut self) -> Self {
         self.link = true;
+        self
+    }
+
+    /// Behind a [`Link`] that lets no UDP through.
+    #[must_use]
+    pub fn udp_blocked(mut self) -> Self {
+        self.udp_blocked = true;
+        self.link()
+    }
+
+    /// With its tunnel over TCP, at the port of the relay's front.
+    #[must_use]
+    pub fn at_front(mut self) -> Self {
+        self.at_front = true;
         self
     }
 
@@ -216,7 +234,14 @@ impl House {
         let tunnel = self.relay.addresses().tunnel;
         let link = if plan.link { Some(Link::open(tunnel, &self.scope).await?) } else { None };
         let address = link.as_ref().map_or(tunnel, Link::address).to_string();
-        config.relays = vec![RelayConfig { address, name: None }];
+        if let Some(link) = link.as_ref().filter(|_| plan.udp_blocked) {
+            link.block_udp();
+        }
+        config.relays = vec![RelayConfig::new(address)];
+        if plan.at_front {
+            config.relays[0].transport = TransportChoice::Tcp;
+            config.relays[0].tcp_address = Some(self.relay.addresses().https.to_string());
+        }
         (plan.change)(&mut config);
         let agent = Agent::start(config).await?;
         timeout(LIMIT, agent.settled()).await.context("the models should have been read")?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use adit_common::id::{ModelName, Version};
 use adit_common::manifest::{Load, Model};
 use adit_common::timing::{Stage, Timing};
+use adit_common::tunnel::Transport;
 use tokio::sync::watch;
 
 use super::account::{Account, Pending};
@@ -57,7 +58,7 @@ pub struct Metrics {
     load_time: Histogram,
     /// Exchanges on tunnels that broke off, whoever's fault it was.
     pub broken_exchanges: Counter,
-    sessions: AtomicU64,
+    sessions: [AtomicU64; Transport::ALL.len()],
     udp_send: AtomicU64,
     udp_receive: AtomicU64,
     stages: [Histogram; Stage::ALL.len()],
@@ -228,11 +229,11 @@ impl Drop for Queued {
 
 /// One live session: counted until it is dropped.
 #[derive(Debug)]
-pub struct Live(Arc<Metrics>);
+pub struct Live(Arc<Metrics>, Transport);
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Relaxed);
+        self.0.sessions[self.1 as usize].fetch_sub(1, Relaxed);
     }
 }
 
@@ -265,7 +266,7 @@ impl Metrics {
             evictions: Counter::default(),
             load_time: Histogram::default(),
             broken_exchanges: Counter::default(),
-            sessions: AtomicU64::new(0),
+            sessions: Default::default(),
             udp_send: AtomicU64::new(0),
             udp_receive: AtomicU64::new(0),
             stages: Default::default(),
@@ -314,14 +315,19 @@ impl Metrics {
     }
 
     /// A session stands.
-    pub fn connected(self: &Arc<Self>) -> Live {
-        self.sessions.fetch_add(1, Relaxed);
-        Live(self.clone())
+    pub fn connected(self: &Arc<Self>, transport: Transport) -> Live {
+        self.sessions[transport as usize].fetch_add(1, Relaxed);
+        Live(self.clone(), transport)
     }
 
     /// How many sessions stand.
     pub fn sessions(&self) -> u64 {
-        self.sessions.load(Relaxed)
+        self.sessions.iter().map(|sessions| sessions.load(Relaxed)).sum()
+    }
+
+    /// How many of them travel over this.
+    pub fn sessions_over(&self, transport: Transport) -> u64 {
+        self.sessions[transport as usize].load(Relaxed)
     }
 
     /// How busy the agent is, as it changes.
@@ -416,6 +422,11 @@ impl Metrics {
         }
         head(&mut out, "adit_agent_udp_send_buffer_bytes", "gauge", "UDP send buffer as given.");
         line(&mut out, format_args!("adit_agent_udp_send_buffer_bytes {}", self.udp_send.load(Relaxed)));
+        head(&mut out, "adit_agent_tunnels", "gauge", "Tunnels that stand now, by what they travel over.");
+        for transport in Transport::ALL {
+            let count = self.sessions_over(transport);
+            line(&mut out, format_args!("adit_agent_tunnels{{transport=\"{transport}\"}} {count}"));
+        }
         head(&mut out, "adit_agent_dials_total", "counter", "Dials by relay and how they ended.");
         for ((relay, outcome), count) in lock(&self.dials).iter() {
             let labels = format!("relay=\"{}\",outcome=\"{outcome}\"", escape(relay));

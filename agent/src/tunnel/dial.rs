@@ -1,39 +1,22 @@
-//! Dials one relay, keeps the session served, and dials again.
-//!
-//! The name is resolved at each dial, because a relay that moves keeps its name. All addresses are tried, a quarter of a
-//! second apart, and each again every second while the first handshake is still open: a handshake that began while the relay
-//! was down waits in QUIC's growing retransmission timers, and a fresh one does not.
+//! Keeps one tunnel to one relay: dials, has the session served, and dials again.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use adit_certs::Bundle;
 use adit_common::daemon::Shutdown;
-use adit_common::tunnel::{
-    PathMemory, ResetCode, Session, SessionLimits, TransportOptions, TunnelError, agent_config, agent_endpoint,
-    bind_udp,
-};
-use futures_util::FutureExt as _;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use quinn::{ClientConfig, Connection, Endpoint};
-use tokio::time::{Instant, sleep, sleep_until};
+use adit_common::tunnel::{Session, Transport, TransportOptions, TunnelError};
+use tokio::time::{Instant, sleep};
 
 use super::backoff::Backoff;
+use super::choice::Choice;
 use super::failure::Failure;
+use super::quic::{QuicWay, Socket};
+use super::race::{probe, quic_alone, race, rather_tcp, tcp_alone};
 use super::serve::Service;
-use crate::config::{RelayConfig, TunnelConfig};
-use crate::error::AgentError;
+use super::tcp::TcpWay;
+use crate::config::{RelayConfig, TransportChoice, TunnelConfig};
 use crate::metrics::Metrics;
-
-/// Between the first tries of two addresses: RFC 8305 (happy eyeballs) recommends it.
-const STAGGER: Duration = Duration::from_millis(250);
-
-/// Between two handshakes with one address.
-const REPEAT: Duration = Duration::from_secs(1);
-
-/// After this long without any handshake a dial has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks at whether the relay still answers; longer where the way is.
 const LOOK: Duration = Duration::from_millis(250);
@@ -42,57 +25,32 @@ const LOOK: Duration = Duration::from_millis(250);
 /// probes, each of which a living relay answers within a round trip.
 const SILENCE: u32 = 3;
 
-/// The agent's UDP socket, shared by all its tunnels.
-#[derive(Debug, Clone)]
-pub struct Socket {
-    endpoint: Endpoint,
-}
-
-impl Socket {
-    /// Binds any port, for IPv6 and IPv4 where the machine has both, and reports the buffers that the kernel gave.
-    pub fn bind(config: &TunnelConfig, metrics: &Metrics) -> Result<Self, AgentError> {
-        let any = |ip: IpAddr| bind_udp(SocketAddr::new(ip, 0), config.udp_buffer);
-        let (socket, buffers) = any(Ipv6Addr::UNSPECIFIED.into())
-            .or_else(|_| any(Ipv4Addr::UNSPECIFIED.into()))
-            .map_err(TunnelError::Socket)?;
-        metrics.udp_buffers(buffers.send, buffers.receive);
-        let (send, receive, wanted) = (buffers.send, buffers.receive, buffers.wanted);
-        if buffers.is_short() {
-            tracing::warn!(
-                send,
-                receive,
-                wanted,
-                "the kernel gave smaller UDP buffers than asked for, bursts may be lost: raise net.core.rmem_max and net.core.wmem_max"
-            );
-        } else {
-            tracing::info!(send, receive, "UDP buffers");
-        }
-        Ok(Self { endpoint: agent_endpoint(socket)? })
-    }
-
-    /// Closes what is still open, in order, and gives the last packets a moment to leave.
-    pub async fn close(&self) {
-        self.endpoint.close(quinn::VarInt::from_u32(ResetCode::NO_ERROR.0 as u32), b"the agent has stopped");
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
-    }
-}
-
 /// Keeps one tunnel to one relay.
 #[derive(Debug)]
 pub struct Dialer {
     relay: RelayConfig,
-    socket: Socket,
-    identity: Bundle,
-    options: TransportOptions,
+    quic: QuicWay,
+    tcp: TcpWay,
+    choice: Choice,
+    idle_timeout: Duration,
     service: Service,
     scope: Shutdown,
     metrics: Arc<Metrics>,
-    /// What the last dial used: a certificate that is being replaced is unreadable for a moment.
-    tls: Option<ClientConfig>,
-    /// Where the relay answered last.
-    last: Option<SocketAddr>,
-    /// What the last session learned of the way there.
-    memory: PathMemory,
+}
+
+/// What follows a session.
+enum Next {
+    /// Another dial, after this long.
+    Dial(Duration),
+    /// A session that stands already.
+    Session(Session),
+}
+
+/// Why a session is held no longer, though it may go on.
+enum End {
+    InOrder,
+    Lost,
+    Silent,
 }
 
 impl Dialer {
@@ -115,16 +73,14 @@ impl Dialer {
             ..TransportOptions::default()
         };
         Self {
+            quic: QuicWay::new(relay.clone(), socket, identity.clone(), options.clone()),
+            tcp: TcpWay::new(relay.clone(), identity, options),
             relay,
-            socket,
-            identity,
-            options,
+            choice: Choice::default(),
+            idle_timeout: config.idle_timeout,
             service,
             scope,
             metrics,
-            tls: None,
-            last: None,
-            memory: PathMemory::default(),
         }
     }
 
@@ -132,17 +88,20 @@ impl Dialer {
     #[tracing::instrument(name = "relay", skip_all, fields(relay = %self.relay.address))]
     pub async fn run(mut self) {
         let mut backoff = Backoff::new();
-        let mut complained = None;
+        let (mut complained, mut standing) = (None, None);
         loop {
             let scope = self.scope.clone();
-            let dialled = tokio::select! {
-                dialled = self.dial() => dialled,
-                () = scope.draining() => return,
+            let dialled = match standing.take() {
+                Some(session) => Ok(session),
+                None => tokio::select! {
+                    dialled = self.dial() => dialled,
+                    () = scope.draining() => return,
+                },
             };
-            let wait = match dialled {
-                Ok(connection) => {
+            let next = match dialled {
+                Ok(session) => {
                     complained = None;
-                    self.hold(connection, &mut backoff).await
+                    self.hold(session, &mut backoff).await
                 }
                 Err(failure) => {
                     self.metrics.dialled(&self.relay.address, failure.name);
@@ -153,199 +112,142 @@ impl Dialer {
                     } else {
                         tracing::warn!(reason = failure.name, "cannot reach the relay, trying on: {failure}");
                     }
-                    wait
+                    Next::Dial(wait)
                 }
             };
-            tokio::select! {
-                () = sleep(wait) => {}
-                () = self.scope.draining() => return,
-            }
-        }
-    }
-
-    /// Serves a session until it ends or its relay is leaving; how long to wait before the next dial.
-    async fn hold(&mut self, connection: Connection, backoff: &mut Backoff) -> Duration {
-        self.metrics.dialled(&self.relay.address, "connected");
-        tracing::info!(address = %connection.remote_address(), rtt = ?connection.rtt(), "the tunnel stands");
-        let began = now();
-        let silence = silence(connection.clone());
-        let session = Session::new(connection, SessionLimits::default());
-        let mut serving = self.scope.spawn("session", self.service.clone().serve(session.clone(), self.scope.clone()));
-        let orderly = tokio::select! {
-            ended = &mut serving => self.ended(ended.ok().flatten(), began),
-            () = session.peer_going_away() => {
-                tracing::info!("the relay is leaving: dialling anew, and finishing here what it still asks");
-                true
-            }
-            // Should it come back, its newest tunnel is the one that it uses. QUIC's own probes get rarer and rarer, and would
-            // find a restarted relay late.
-            () = silence => {
-                tracing::warn!("the relay has fallen silent: dialling anew beside the old tunnel");
-                false
-            }
-            // No new session, but this one is served until the relay closes it.
-            () = self.scope.draining() => {
-                let ended = serving.await;
-                tracing::debug!(?ended, "the last session has ended");
-                return Duration::ZERO;
-            }
-        };
-        let now = now();
-        backoff.ended(now, now.saturating_duration_since(began), orderly, rand::random())
-    }
-
-    /// Says why a session ended; true if it was in order.
-    fn ended(&self, ended: Option<TunnelError>, began: std::time::Instant) -> bool {
-        let lived = now().saturating_duration_since(began);
-        match ended {
-            Some(error) if error.is_orderly_close() => {
-                tracing::info!(?lived, "the relay closed the tunnel in order");
-                true
-            }
-            // The relay judges the agent's certificate after the agent has seen the handshake succeed.
-            Some(TunnelError::Closed(error)) => {
-                let failure = Failure::of(&error, self.relay.server_name());
-                self.metrics.dialled(&self.relay.address, failure.name);
-                tracing::warn!(reason = failure.name, ?lived, "the tunnel is lost: {failure}");
-                false
-            }
-            Some(error) => {
-                tracing::warn!(%error, ?lived, "the tunnel is lost");
-                false
-            }
-            None => false,
-        }
-    }
-
-    /// One dial: every address, until a handshake is complete.
-    async fn dial(&mut self) -> Result<Connection, Failure> {
-        let config = self.client_config()?;
-        let addresses = self.resolve().await?;
-        let name = self.relay.server_name();
-        let started = Instant::now();
-        let mut handshakes = FuturesUnordered::new();
-        let (mut tries, mut next, mut last) = (0, started, None);
-        loop {
-            let patience = started + PATIENCE;
-            tokio::select! {
-                () = sleep_until(next.min(patience)) => {
-                    if Instant::now() >= patience {
-                        return Err(last.unwrap_or_else(|| Failure::timed_out(&addresses)));
-                    }
-                    let address = addresses[tries % addresses.len()];
-                    let handshake = self.socket.endpoint.connect_with(config.clone(), address, name);
-                    let handshake = handshake.map_err(|error| Failure::connect(&error))?;
-                    handshakes.push(handshake.map(move |done| (address, done)));
-                    tries += 1;
-                    next = Instant::now() + if tries < addresses.len() { STAGGER } else { REPEAT };
-                }
-                Some((address, done)) = handshakes.next() => match done {
-                    Ok(connection) => {
-                        self.last = Some(address);
-                        return Ok(connection);
-                    }
-                    Err(error) => {
-                        let failure = match Failure::of(&error, name) {
-                            timed_out if timed_out.name == "timed_out" => Failure::timed_out(&addresses),
-                            other => other,
-                        };
-                        if tries >= addresses.len() && (handshakes.is_empty() || !failure.passing) {
-                            return Err(failure);
-                        }
-                        if handshakes.is_empty() {
-                            // Another address may be another machine, and there is nothing else to wait for.
-                            next = Instant::now();
-                        }
-                        last = Some(failure);
-                    }
+            match next {
+                Next::Session(session) => standing = Some(session),
+                Next::Dial(wait) => tokio::select! {
+                    () = sleep(wait) => {}
+                    () = self.scope.draining() => return,
                 },
             }
         }
     }
 
-    /// The TLS settings from the files as they are now, so that a renewed certificate needs no restart.
-    fn client_config(&mut self) -> Result<ClientConfig, Failure> {
-        let fresh = adit_certs::agent_tunnel(&self.identity)
-            .map_err(|error| Failure::identity(&error))
-            .and_then(|tls| agent_config(tls, &self.options, &self.memory).map_err(|error| Failure::identity(&error)));
-        match (fresh, &self.tls) {
-            (Ok(config), _) => Ok(self.tls.insert(config).clone()),
-            (Err(failure), Some(config)) => {
-                tracing::warn!("dialling with the certificate that was read before: {failure}");
-                Ok(config.clone())
-            }
-            (Err(failure), None) => Err(failure),
+    /// One dial, over what the configuration allows and the last sessions suggest.
+    async fn dial(&mut self) -> Result<Session, Failure> {
+        let Self { quic, tcp, .. } = self;
+        match self.relay.transport {
+            TransportChoice::Quic => quic_alone(quic).await,
+            TransportChoice::Tcp => tcp_alone(tcp).await,
+            TransportChoice::Auto if self.choice.shuns_quic(now()) => rather_tcp(quic, tcp).await,
+            TransportChoice::Auto => race(quic, tcp).await,
         }
     }
 
-    /// All addresses of the relay: the one that answered last first, then IPv6 and IPv4 in turn.
-    async fn resolve(&self) -> Result<Vec<SocketAddr>, Failure> {
-        let address = &self.relay.address;
-        let found = tokio::net::lookup_host(address).await.map_err(|error| Failure::unresolved(address, &error))?;
-        let addresses = in_turn(found, self.last);
-        if addresses.is_empty() { Err(Failure::unresolved(address, &"it has no address")) } else { Ok(addresses) }
+    /// Serves a session until it ends, its relay is leaving, or a better one stands; what follows.
+    async fn hold(&mut self, session: Session, backoff: &mut Backoff) -> Next {
+        let transport = session.transport();
+        self.metrics.dialled(&self.relay.address, "connected");
+        tracing::info!(address = %session.remote_address(), %transport, rtt = ?session.rtt(), "the tunnel stands");
+        let fallen_back = transport == Transport::Tcp && self.relay.transport == TransportChoice::Auto;
+        if fallen_back {
+            self.choice.over_tcp();
+            let why = if self.choice.shuns_quic(now()) {
+                "fell silent over UDP, twice after a handshake"
+            } else {
+                "does not answer over UDP"
+            };
+            tracing::warn!("the relay {why}: the tunnel is over TCP, and QUIC is tried again from time to time");
+        }
+        let began = now();
+        let lived = || now().saturating_duration_since(began);
+        let silence = silence(session.clone(), self.idle_timeout);
+        let mut serving = self.scope.spawn("session", self.service.clone().serve(session.clone(), self.scope.clone()));
+        let end = tokio::select! {
+            ended = &mut serving => ended_by(ended.ok().flatten(), lived(), &self.relay, &self.metrics),
+            () = session.peer_going_away() => {
+                tracing::info!("the relay is leaving: dialling anew, and finishing here what it still asks");
+                End::InOrder
+            }
+            // Should it come back, its newest tunnel is the one that it uses. QUIC's own probes get rarer and rarer, and would
+            // find a restarted relay late.
+            () = silence => {
+                tracing::warn!("the relay has fallen silent: dialling anew beside the old tunnel");
+                End::Silent
+            }
+            // The relay asks its newest tunnel, and closes this one when it has its last answer.
+            session = regain(&mut self.quic, &mut self.choice), if fallen_back => {
+                tracing::info!("UDP gets through again: the tunnel returns to QUIC, and what is under way over TCP is finished");
+                return Next::Session(session);
+            }
+            // No new session, but this one is served until the relay closes it.
+            () = self.scope.draining() => {
+                let ended = serving.await;
+                tracing::debug!(?ended, "the last session has ended");
+                return Next::Dial(Duration::ZERO);
+            }
+        };
+        if transport == Transport::Quic {
+            self.choice.quic_ended(now(), lived(), matches!(end, End::Silent));
+        }
+        Next::Dial(backoff.ended(now(), lived(), matches!(end, End::InOrder), rand::random()))
     }
 }
 
-/// Resolves when the other end has fallen silent: when this one keeps sending and hears nothing.
-async fn silence(connection: Connection) {
-    let mut silent = 0;
-    let mut before = connection.stats();
-    while silent < SILENCE {
-        sleep(LOOK.max(connection.rtt().mul_f64(1.5))).await;
-        let stats = connection.stats();
-        if stats.udp_rx.datagrams != before.udp_rx.datagrams {
+/// Says why a session ended.
+fn ended_by(ended: Option<TunnelError>, lived: Duration, relay: &RelayConfig, metrics: &Metrics) -> End {
+    match ended {
+        Some(error) if error.is_orderly_close() => {
+            tracing::info!(?lived, "the relay closed the tunnel in order");
+            End::InOrder
+        }
+        // The relay judges the agent's certificate after the agent has seen QUIC's handshake succeed.
+        Some(TunnelError::Closed(error)) => {
+            let failure = Failure::of(&error, relay.server_name());
+            metrics.dialled(&relay.address, failure.name);
+            tracing::warn!(reason = failure.name, ?lived, "the tunnel is lost: {failure}");
+            if matches!(error, quinn::ConnectionError::TimedOut) { End::Silent } else { End::Lost }
+        }
+        Some(TunnelError::Lost(loss)) => {
+            metrics.dialled(&relay.address, "closed");
+            tracing::warn!(?lived, "the tunnel is lost: {loss}");
+            End::Lost
+        }
+        Some(error) => {
+            tracing::warn!(%error, ?lived, "the tunnel is lost");
+            End::Lost
+        }
+        None => End::Lost,
+    }
+}
+
+/// Tries QUIC again and again while the tunnel is over TCP; resolves when it got through.
+async fn regain(quic: &mut QuicWay, choice: &mut Choice) -> Session {
+    loop {
+        sleep(choice.pause(now(), rand::random())).await;
+        match probe(quic).await {
+            Ok(session) => return session,
+            Err(failure) => tracing::debug!(reason = failure.name, "QUIC does not get through yet: {failure}"),
+        }
+    }
+}
+
+/// Resolves when the other end has fallen silent: when this one keeps sending and hears nothing. Over TCP the kernel sends
+/// again without being asked, and behind a large body a ping takes its time: there it is half the idle time-out.
+async fn silence(session: Session, idle_timeout: Duration) {
+    let looks = |look: Duration| match session.transport() {
+        Transport::Quic => SILENCE,
+        Transport::Tcp => (idle_timeout.as_secs_f64() / 2.0 / look.as_secs_f64()).ceil() as u32,
+    };
+    let (mut silent, mut before) = (0, session.passed());
+    loop {
+        let look = LOOK.max(session.rtt().mul_f64(1.5));
+        sleep(look).await;
+        let (sent, received) = session.passed();
+        if received != before.1 {
             silent = 0;
-        } else if stats.udp_tx.datagrams != before.udp_tx.datagrams {
+        } else if sent != before.0 || session.transport() == Transport::Tcp {
             silent += 1;
         }
-        before = stats;
+        if silent >= looks(look) {
+            return;
+        }
+        before = (sent, received);
     }
 }
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
-}
-
-fn in_turn(found: impl Iterator<Item = SocketAddr>, last: Option<SocketAddr>) -> Vec<SocketAddr> {
-    let (mut six, mut four) = (Vec::new(), Vec::new());
-    for address in found {
-        let family = if address.is_ipv6() { &mut six } else { &mut four };
-        if !family.contains(&address) {
-            family.push(address);
-        }
-    }
-    let mut addresses = Vec::with_capacity(six.len() + four.len());
-    let (mut six, mut four) = (six.into_iter(), four.into_iter());
-    loop {
-        let pair = [six.next(), four.next()];
-        if pair == [None, None] {
-            break;
-        }
-        addresses.extend(pair.into_iter().flatten());
-    }
-    if let Some(place) = last.and_then(|last| addresses.iter().position(|address| *address == last)) {
-        addresses[..=place].rotate_right(1);
-    }
-    addresses
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_take_turns_and_the_last_good_address_leads() {
-        let found = addresses(&["[::1]:1", "[::2]:1", "[::1]:1", "[::3]:1", "1.1.1.1:1"]);
-        let ordered = in_turn(found.iter().copied(), None);
-        assert_eq!(ordered, addresses(&["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"]));
-        let last = Some("[::2]:1".parse().unwrap());
-        assert_eq!(in_turn(found.iter().copied(), last), addresses(&["[::2]:1", "[::1]:1", "1.1.1.1:1", "[::3]:1"]));
-        let gone = Some("[::9]:1".parse().unwrap());
-        assert_eq!(in_turn(found.into_iter(), gone), ordered);
-    }
 }

@@ -31,7 +31,7 @@ impl Service {
 
     /// Serves a session until it is over, and says why it is. Exchanges that are under way then end on their own.
     pub(super) async fn serve(self, session: Session, scope: Shutdown) -> TunnelError {
-        let _live = self.metrics.connected();
+        let _live = self.metrics.connected(session.transport());
         let mut run = pin!(session.run());
         loop {
             tokio::select! {

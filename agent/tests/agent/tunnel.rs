@@ -56,7 +56,8 @@ impl Relay {
     fn config(&self, models: &TempDir) -> Config {
         let mut config = config(models.path());
         config.tls_dir = Some(Store::new(self.folder.path()).agent_folder(&AgentId::new("shop-7").unwrap()));
-        config.relays = vec![RelayConfig { address: self.address.to_string(), name: Some("relay.test".into()) }];
+        config.relays =
+            vec![RelayConfig { name: Some("relay.test".into()), ..RelayConfig::new(self.address.to_string()) }];
         config
     }
 

@@ -18,8 +18,17 @@ const BEGUN: &str = "adit_agent_forwards_begun_total";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_hangs_up_leaves_nothing_behind_queued_or_running() -> Result<()> {
+    who_hangs_up(Plan::new("box")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hangs_up_leaves_nothing_behind_over_tcp() -> Result<()> {
+    who_hangs_up(Plan::new("box").at_front()).await
+}
+
+async fn who_hangs_up(plan: Plan) -> Result<()> {
     let slow = Delays { forward: FORWARD, ..Delays::default() };
-    let house = House::builder().agent(Plan::new("box").stand_in("slow", slow)).open().await?;
+    let house = House::builder().agent(plan.stand_in("slow", slow)).open().await?;
     let mut running_client = house.client(Version::Http1).await?;
     let running = tokio::spawn(running_client.send(raw("slow", "image")));
     house.until_busy("box", 1, 0).await?;

@@ -139,7 +139,16 @@ async fn every_error_is_a_status_of_grpc() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_answers_in_order_and_survives_a_wrong_request() -> Result<()> {
-    let house = House::builder().agent(Plan::new("box").digits()).open().await?;
+    a_stream_answers_in_order(Plan::new("box")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_answers_in_order_over_tcp() -> Result<()> {
+    a_stream_answers_in_order(Plan::new("box").at_front()).await
+}
+
+async fn a_stream_answers_in_order(plan: Plan) -> Result<()> {
+    let house = House::builder().agent(plan.digits()).open().await?;
     let mut client = at(&house).await?;
     let (say, hear) = mpsc::channel(1);
     let pictures: Vec<Bytes> = (0..10).map(|digit| Ok(digit_picture(digit)?.into())).collect::<Result<_>>()?;

@@ -20,5 +20,6 @@ mod reload;
 mod socket;
 mod tfserving;
 mod timing;
+mod transport;
 mod upstream;
 mod walk;

@@ -65,15 +65,24 @@ where
     Ok(client_async(request, stream).await?.0)
 }
 
-async fn with_every_way_in() -> Result<House> {
+async fn with_every_way_in(plan: Plan) -> Result<House> {
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let plan = Plan::new("box").digits().change(move |config| config.local.listen = Some(any));
+    let plan = plan.digits().change(move |config| config.local.listen = Some(any));
     House::builder().relay(|config| config.front.plain = vec![any]).agent(plan).open().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_are_answered_over_every_way_in() -> Result<()> {
-    let house = with_every_way_in().await?;
+    frames_are_answered(Plan::new("box")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_are_answered_over_a_tunnel_over_tcp() -> Result<()> {
+    frames_are_answered(Plan::new("box").at_front()).await
+}
+
+async fn frames_are_answered(plan: Plan) -> Result<()> {
+    let house = with_every_way_in(plan).await?;
     let mut secure = opened(house.tls("http/1.1").await?, "wss://localhost/ws", Some(house.key())).await?;
     converse(&mut secure).await?;
     secure.close(None).await?;
@@ -109,7 +118,7 @@ async fn frames_are_answered_over_every_way_in() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_needs_a_key_and_a_path_that_is_one() -> Result<()> {
-    let house = with_every_way_in().await?;
+    let house = with_every_way_in(Plan::new("box")).await?;
     for (path, key, status) in [("/ws", None, 401), ("/v2", Some(house.key()), 405), ("/none", Some(house.key()), 404)]
     {
         let url = format!("wss://localhost{path}");
@@ -126,7 +135,16 @@ async fn a_socket_needs_a_key_and_a_path_that_is_one() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_leaves_frees_its_place_and_one_that_stays_is_told_goodbye() -> Result<()> {
-    let house = with_every_way_in().await?;
+    a_client_leaves_or_stays(Plan::new("box")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tcp_too_who_stays_is_told_goodbye() -> Result<()> {
+    a_client_leaves_or_stays(Plan::new("box").at_front()).await
+}
+
+async fn a_client_leaves_or_stays(plan: Plan) -> Result<()> {
+    let house = with_every_way_in(plan).await?;
     let first = opened(house.tls("http/1.1").await?, "wss://localhost/ws", Some(house.key())).await?;
     house.until_busy("box", 1, 0).await?;
     drop(first);
