@@ -22,4 +22,5 @@ mod settings;
 mod statistics;
 mod tfserving;
 mod training;
+mod transport;
 mod tunnel;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use adit_agent::config::TransportChoice;
 use adit_e2e::{Delays, House, LIMIT, Plan, Version};
 use anyhow::{Context as _, Result};
 use http::StatusCode;
@@ -47,10 +48,20 @@ async fn each_model_is_asked_where_it_is() -> Result<()> {
 
 #[tokio::test]
 async fn a_lost_agent_costs_what_it_had_and_is_welcome_again() -> Result<()> {
+    a_lost_agent(Plan::new("box").link(), TransportChoice::Auto).await
+}
+
+#[tokio::test]
+async fn an_agent_that_is_lost_over_tcp_costs_no_more() -> Result<()> {
+    a_lost_agent(Plan::new("box").link(), TransportChoice::Tcp).await
+}
+
+async fn a_lost_agent(plan: Plan, transport: TransportChoice) -> Result<()> {
     let idle = Duration::from_secs(1);
-    let plan = Plan::new("box").link().stand_in("slow", slow(600)).stand_in("fast", Delays::default());
+    let plan = plan.stand_in("slow", slow(600)).stand_in("fast", Delays::default());
     let plan = plan.change(move |config| {
         (config.tunnel.idle_timeout, config.tunnel.keep_alive) = (idle, idle / 4);
+        config.relays[0].transport = transport;
     });
     let house = House::builder().relay(|config| config.tunnel.idle_timeout = idle).agent(plan).open().await?;
     let mut client = house.client(Version::Http2).await?;

@@ -162,7 +162,7 @@ fn open(
         let failed = |source| ListenError::Bind { address: config.listen, source };
         let (socket, buffers) = bind_udp(config.listen, config.udp_buffer).map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        if !config.tcp || taken.contains(&address) {
+        if !config.tcp || taken.iter().any(|other| meet(*other, address)) {
             return Ok((socket, buffers, None));
         }
         match listen(address) {
@@ -174,4 +174,10 @@ fn open(
     }
     // invariant: the loop has no end but its returns.
     unreachable!("{TRIES} tries")
+}
+
+/// Whether two addresses cannot both be listened on.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && (any || one.ip() == other.ip())
 }
