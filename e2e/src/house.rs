@@ -365,6 +365,11 @@ impl House {
         tls(self.relay.addresses().https, &self.ca, alpn).await
     }
 
+    /// A bare TLS connection to the TCP port of the tunnels' own.
+    pub async fn tls_to_tunnel(&self, alpn: &str) -> Result<TlsStream<TcpStream>> {
+        tls(self.relay.addresses().tunnel, &self.ca, alpn).await
+    }
+
     /// Where the program `adit` would connect.
     pub fn url(&self) -> String {
         format!("https://{}", self.relay.addresses().https)

@@ -79,7 +79,7 @@ struct Shared {
 #[derive(Debug)]
 enum Wire {
     Quic(Connection),
-    Tcp(TcpSession),
+    Tcp(Box<TcpSession>),
 }
 
 impl Session {
@@ -100,7 +100,7 @@ impl Session {
             Role::Relay => TcpSession::relay(stream, options, limits.max_fields).await?,
             Role::Agent => TcpSession::agent(stream, options, limits.max_fields).await?,
         };
-        Ok(Self::over(Wire::Tcp(session), limits))
+        Ok(Self::over(Wire::Tcp(Box::new(session)), limits))
     }
 
     fn over(wire: Wire, limits: SessionLimits) -> Self {

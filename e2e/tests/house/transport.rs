@@ -8,6 +8,7 @@ use adit_agent::config::TransportChoice;
 use adit_common::timing::Stage;
 use adit_e2e::{Delays, House, LIMIT, Plan, Version};
 use anyhow::{Context as _, Result, ensure};
+use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -159,6 +160,26 @@ async fn an_agent_over_tcp_leaves_without_a_failed_request() -> Result<()> {
     asking.more(20).await?;
     asking.stop().await?;
     assert_eq!(house.relay_metric("adit_relay_sessions_lost_total").await?, 0.0);
+    assert!(house.close().await);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_names_the_tunnels_protocol_without_a_certificate_gets_nowhere_and_clients_never_see_that_door()
+-> Result<()> {
+    let house = House::builder().agent(quick(Plan::new("box").at_front())).open().await?;
+    // TLS 1.3 lets a client finish before it is judged: what comes next is the alert.
+    if let Ok(mut stream) = house.tls("rh2").await {
+        let mut rest = Vec::new();
+        let read = timeout(LIMIT, stream.read_to_end(&mut rest)).await?;
+        assert!(read.is_err() && rest.is_empty(), "{read:?} {rest:?}");
+    }
+    assert_eq!(house.relay_metric("adit_relay_tunnels_failed_total").await?, 1.0);
+    // At the tunnels' own port nobody else is served.
+    assert!(house.tls_to_tunnel("h2").await.is_err());
+    let mut client = house.client(Version::Http2).await?;
+    client.ask(raw("quick", "image")).await?.inferred()?;
+    assert_eq!(house.relay_metric("adit_relay_handshakes_failed_total").await?, 0.0);
     assert!(house.close().await);
     Ok(())
 }

@@ -99,8 +99,8 @@ impl TcpSession {
         let mut builder = client::Builder::new();
         builder
             .enable_push(false)
-            .initial_window_size(options.stream_window)
-            .initial_connection_window_size(options.session_window)
+            .initial_window_size(window(options.stream_window))
+            .initial_connection_window_size(window(options.session_window))
             .max_header_list_size(u32::try_from(max_fields).unwrap_or(u32::MAX))
             .initial_max_send_streams(FIRST_STREAMS)
             .max_send_buffer_size(SEND_BUFFER)
@@ -123,8 +123,8 @@ impl TcpSession {
         let (wire, meter) = Wire::new(stream);
         let connection = server::Builder::new()
             .enable_connect_protocol()
-            .initial_window_size(options.stream_window)
-            .initial_connection_window_size(options.session_window)
+            .initial_window_size(window(options.stream_window))
+            .initial_connection_window_size(window(options.session_window))
             .max_header_list_size(u32::try_from(max_fields).unwrap_or(u32::MAX))
             // One more, for the control stream.
             .max_concurrent_streams(options.streams.saturating_add(1))
@@ -369,6 +369,11 @@ type ControlStream = (Request<RecvStream>, SendResponse<Bytes>);
 
 fn is_control(request: &Request<RecvStream>) -> bool {
     request.method() == Method::POST && request.uri().path() == CONTROL_PATH
+}
+
+/// HTTP/2's windows end at 2^31 - 1, where QUIC's go on.
+fn window(bytes: u32) -> u32 {
+    bytes.min(i32::MAX.unsigned_abs())
 }
 
 fn broken(error: h2::Error) -> TunnelError {
