@@ -17,7 +17,8 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
-use crate::pair::{Ends, Pair};
+use crate::ends::Ends;
+use crate::pair::Pair;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

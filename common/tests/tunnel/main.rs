@@ -3,6 +3,7 @@
 
 mod clockwork;
 mod congestion;
+mod ends;
 mod exchanges;
 mod foreign;
 mod pair;

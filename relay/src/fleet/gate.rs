@@ -50,7 +50,8 @@ impl Gate {
         let Some(place) = self.place() else { return };
         let gate = self.clone();
         self.scope.spawn("session", async move {
-            let admitted = gate.reception.admit_over_tcp(start, gate.tls);
+            // Boxed, for it is over long before the session is.
+            let admitted = Box::pin(gate.reception.admit_over_tcp(start, gate.tls));
             gate.reception.receive(peer, admitted, place, &gate.scope).await;
         });
     }
@@ -60,12 +61,12 @@ impl Gate {
         let Some(place) = self.place() else { return };
         let gate = self.clone();
         self.scope.spawn("session", async move {
-            let admitted = async {
+            let admitted = Box::pin(async {
                 let acceptor = LazyConfigAcceptor::new(Default::default(), stream);
                 let start = timeout(gate.reception.config.handshake_timeout, acceptor).await;
                 let start = start.map_err(|_| Refusal::Slow)??;
                 gate.reception.admit_over_tcp(start, gate.tls.clone()).await
-            };
+            });
             gate.reception.receive(peer, admitted, place, &gate.scope).await;
         });
     }

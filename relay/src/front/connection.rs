@@ -142,7 +142,7 @@ async fn begin(
             Ok(Some((Wire::Tls(stream), http2)))
         }
         Newcomer::Agent(gate, start) => {
-            gate.take(start, peer);
+            gate.take(*start, peer);
             Ok(None)
         }
     }

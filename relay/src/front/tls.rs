@@ -41,7 +41,7 @@ pub(super) enum Newcomer {
     /// A client, all hands shaken.
     Client(Box<TlsStream<TcpStream>>),
     /// An agent, of whom no more than the first words were read.
-    Agent(Gate, StartHandshake<TcpStream>),
+    Agent(Gate, Box<StartHandshake<TcpStream>>),
 }
 
 impl Terminator {
@@ -61,7 +61,7 @@ impl Terminator {
         let handshake = async {
             let start = LazyConfigAcceptor::new(Default::default(), stream).await?;
             match &self.gate {
-                Some(gate) if gate.is_for(&start.client_hello()) => Ok(Newcomer::Agent(gate.clone(), start)),
+                Some(gate) if gate.is_for(&start.client_hello()) => Ok(Newcomer::Agent(gate.clone(), Box::new(start))),
                 _ => Ok(Newcomer::Client(Box::new(start.into_stream(self.config.clone()).await?))),
             }
         };
