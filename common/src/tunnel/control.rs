@@ -12,6 +12,7 @@ use super::error::{ResetCode, TunnelError};
 use super::farewell::Farewell;
 use super::frame::{self, kind};
 use super::pulse::{BEAT, Beat, Counters, Pulse};
+use super::urgency::Urgency;
 use super::usage::Usage;
 
 /// The kinds of unidirectional streams (RFC 9114, section 6.2; RFC 9204, section 4.2).
@@ -67,7 +68,7 @@ impl Control<'_> {
         let stream = async {
             let mut stream = self.connection.open_uni().await?;
             // Ahead of every body: a late GOAWAY costs requests.
-            let _ = stream.set_priority(100);
+            let _ = stream.set_priority(Urgency::CONTROL);
             let mut out = BytesMut::new();
             frame::put_varint(STREAM_CONTROL, &mut out);
             let mut settings = BytesMut::new();

@@ -20,6 +20,7 @@ use super::frame;
 use super::opening::Opening;
 use super::stream::{Incoming, Outgoing};
 use super::tcp;
+use super::urgency::Urgency;
 use super::waiting::{answered, while_wanted};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -89,7 +90,8 @@ impl Caller {
         // Encoded before anything is waited for, so that the future need not hold the head.
         let (head, mut body) = request.into_parts();
         match self.0 {
-            Asking::Quic { outgoing, incoming } => {
+            Asking::Quic { mut outgoing, incoming } => {
+                outgoing.hurry(Urgency::of(&head.headers));
                 let opening = Opening::of(Pin::new(&mut body), |out| fields::encode_request(&head, out));
                 Either::Left(over_quic(outgoing, incoming, opening, body))
             }
@@ -230,6 +232,7 @@ where
     // From here on it is being worked on, and may not be sent to another agent as if it had not been.
     outgoing.reset_with(ResetCode::INTERNAL_ERROR);
     let (head, ()) = request.into_parts();
+    outgoing.hurry(Urgency::of(&head.headers));
     let body = TunnelBody::over_quic(incoming, &head.headers, None);
     let response = {
         let service = pin!(service(Request::from_parts(head, body)));

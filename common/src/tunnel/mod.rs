@@ -26,6 +26,7 @@ mod static_table;
 mod stream;
 mod tcp;
 mod transport;
+mod urgency;
 mod usage;
 mod waiting;
 

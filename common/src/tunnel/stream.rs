@@ -11,22 +11,33 @@ use quinn::{RecvStream, SendStream};
 
 use super::error::{ResetCode, TunnelError};
 use super::frame::{FrameReader, Piece};
+use super::urgency::Urgency;
 
 /// The sending half: reset on drop unless finished.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     /// With what the peer is told if this is dropped now; `None` once it is finished or reset.
     stream: Option<(SendStream, ResetCode)>,
+    urgency: Urgency,
 }
 
 impl Outgoing {
     pub(super) const fn new(stream: SendStream, on_drop: ResetCode) -> Self {
-        Self { stream: Some((stream, on_drop)) }
+        Self { stream: Some((stream, on_drop)), urgency: Urgency::NONE }
+    }
+
+    /// How urgent it is from now on; before anything is written.
+    pub(super) const fn hurry(&mut self, urgency: Urgency) {
+        self.urgency = urgency;
     }
 
     /// Writes all chunks in one go, waiting for flow control as needed.
     pub(super) async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), TunnelError> {
         let (stream, _) = self.stream.as_mut().ok_or(quinn::WriteError::ClosedStream)?;
+        if let Some(priority) = self.urgency.sending(chunks.iter().map(Bytes::len).sum()) {
+            // It fails only when the stream was stopped, as the write will.
+            let _ = stream.set_priority(priority);
+        }
         Ok(stream.write_all_chunks(chunks).await?)
     }
 
