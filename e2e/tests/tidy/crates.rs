@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{Breach, finds, kept};
 
 /// What each crate of the workspace may depend on, besides what comes from the registry.
-const STAIRS: [(&str, &[&str]); 10] = [
+const STAIRS: [(&str, &[&str]); 11] = [
     ("kernels", &[]),
     ("picture", &[]),
     ("vision", &["kernels", "picture"]),
@@ -19,12 +19,14 @@ const STAIRS: [(&str, &[&str]); 10] = [
     ("relay", &["common", "certs"]),
     ("agent", &["common", "certs", "proto", "picture", "vision"]),
     ("client", &["common", "picture"]),
+    // It runs Adit's programs as it runs everybody else's.
+    ("lab", &[]),
     ("e2e", &["kernels", "picture", "vision", "common", "certs", "proto", "relay", "agent", "client"]),
 ];
 
 /// Crates of the registry that live in one place, so that the others need not build or know them.
-const HOMES: [(&str, &[&str]); 18] = [
-    ("rcgen", &["certs"]),
+const HOMES: [(&str, &[&str]); 19] = [
+    ("rcgen", &["certs", "lab"]),
     ("candle-core", &["vision"]),
     ("candle-nn", &["vision"]),
     ("candle-transformers", &["vision"]),
@@ -42,6 +44,7 @@ const HOMES: [(&str, &[&str]); 18] = [
     ("h3", &["relay"]),
     ("h3-quinn", &["relay"]),
     ("rustls-platform-verifier", &["client"]),
+    ("tun-rs", &["lab"]),
 ];
 
 /// What must not even be reached through others.
