@@ -7,7 +7,12 @@ fn main() -> std::process::ExitCode {
     use clap::Parser as _;
 
     let cli = adit_lab::Cli::parse();
-    match adit_lab::run(cli) {
+    #[allow(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
+    let surroundings = adit_lab::Surroundings {
+        path: std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect(),
+        program: std::env::current_exe().unwrap_or_else(|_| "adit-lab".into()),
+    };
+    match adit_lab::run(cli, &surroundings) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("adit-lab: {error:#}");
