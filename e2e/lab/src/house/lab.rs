@@ -23,6 +23,9 @@ use crate::load::Report;
 /// A tunnel that has not answered by then will not: the slowest takes a few seconds.
 const UP: Duration = Duration::from_secs(30);
 
+/// The file that says that a folder is a lab's, and may be emptied.
+const MARK: &str = ".adit-lab";
+
 /// What all labs of a run share.
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
@@ -95,14 +98,21 @@ pub(crate) struct Lab {
 }
 
 impl Site {
-    /// Empties the folder, and puts the authority's certificates there.
+    /// Empties the folder, which must be a lab's, and puts the authority's certificates there.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
-        if self.folder.exists() {
-            fs::remove_dir_all(&self.folder).with_context(|| format!("cannot empty {}", self.folder.display()))?;
+        let (folder, mark) = (&self.folder, self.folder.join(MARK));
+        if folder.exists() {
+            let is_empty = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+            ensure!(
+                is_empty || mark.exists(),
+                "{} is not empty, and no lab's: name another by --work",
+                folder.display()
+            );
+            fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
         }
-        fs::create_dir_all(self.folder.join("home"))
-            .with_context(|| format!("cannot make {}", self.folder.display()))?;
-        certificates::write(&self.folder)
+        fs::create_dir_all(folder.join("home")).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::write(&mark, "").with_context(|| format!("cannot write {}", mark.display()))?;
+        certificates::write(folder)
     }
 
     /// Takes away the logs of the lab before.
@@ -381,5 +391,30 @@ impl Running {
     /// Ends it early.
     pub(crate) async fn stop(mut self) {
         let _ = self.child.kill().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_labs_own_folder_is_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let site = Site {
+            program: "adit-lab".into(),
+            search: Vec::new(),
+            folder: folder.path().join("work"),
+            network: Network::new("none"),
+        };
+        site.clear().unwrap();
+        let left = site.folder.join("left");
+        fs::write(&left, "").unwrap();
+        site.clear().unwrap();
+        assert!(!left.exists() && site.folder.join("front.pem").exists());
+        fs::remove_file(site.folder.join(MARK)).unwrap();
+        fs::write(&left, "").unwrap();
+        assert!(site.clear().is_err());
+        assert!(left.exists());
     }
 }
