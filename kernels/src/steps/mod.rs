@@ -1,0 +1,17 @@
+//! The steps of a plan: each knows where it reads and writes, holds its weights as its inner loop wants them, and shares its work
+//! out to threads.
+//!
+//! A step is built from views, and refuses what would reach outside of them: that is what its unsafe blocks rely on.
+
+pub(crate) mod channels;
+pub(crate) mod depthwise;
+pub(crate) mod direct;
+pub(crate) mod elementwise;
+pub(crate) mod layer;
+pub(crate) mod linear;
+pub(crate) mod pool;
+pub(crate) mod regroup;
+pub(crate) mod step;
+pub(crate) mod upsample;
+pub(crate) mod view;
+pub(crate) mod winograd;

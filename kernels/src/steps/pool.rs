@@ -1,0 +1,107 @@
+//! Pools, and the mean of whole planes.
+
+use crate::error::KernelError;
+use crate::graph;
+use crate::graph::Reduction;
+use crate::inner::pool::{Mean, PoolRow};
+use crate::inner::table::Kernels;
+use crate::memory::Address;
+use crate::shape::{Shape, Window};
+use crate::steps::view::View;
+use crate::threads;
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    from: View,
+    to: View,
+    window: Window,
+    reduction: Reduction,
+    kernels: &'static Kernels,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        from: View,
+        to: View,
+        pool: &graph::Pool,
+        kernels: &'static Kernels,
+    ) -> Result<Self, KernelError> {
+        let graph::Pool { reduction, window, ceil } = *pool;
+        let sides = window.output(Shape::new(1, from.height, from.width), ceil).ok_or(KernelError::Bounds)?;
+        to.matches(&View { height: sides[0], width: sides[1], ..from })?;
+        if to.pixel != kernels.lanes {
+            return Err(KernelError::Bounds);
+        }
+        Ok(Self { from, to, window, reduction, kernels })
+    }
+
+    /// # Safety
+    /// The views lie in `arena` for so many images, and nobody else uses it.
+    pub(crate) unsafe fn run(&self, arena: Address, images: usize, pool: &mut threads::Pool) {
+        let Self { from, to, window, reduction, kernels } = self;
+        let Window { kernel, stride, padding, .. } = *window;
+        pool.run(images * to.blocks, &|task| {
+            let (image, block) = (task / to.blocks, task % to.blocks);
+            for y in 0..to.height {
+                let begin = y * stride[0];
+                let counted_rows = (begin + kernel[0]).min(padding.top + from.height + padding.bottom) - begin;
+                let first = begin.saturating_sub(padding.top);
+                let end = (begin + kernel[0]).saturating_sub(padding.top).min(from.height);
+                // SAFETY: rows and columns are cut to those of `from`, and `new` has found the outputs to be those of `to`; no
+                // two tasks have a block in common.
+                unsafe {
+                    (kernels.pool)(&PoolRow {
+                        from: arena.at(from.at(image, block) + first * from.row),
+                        to: arena.at(to.at(image, block) + y * to.row),
+                        rows: end - first,
+                        counted_rows,
+                        width: from.width,
+                        padding: [padding.left, padding.right],
+                        columns: to.width,
+                        kernel: kernel[1],
+                        stride: stride[1],
+                        from_row: from.row,
+                        largest: *reduction == Reduction::Max,
+                        count_padding: *reduction == Reduction::Average { count_padding: true },
+                    });
+                }
+            }
+        });
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct GlobalMean {
+    from: View,
+    to: View,
+    kernels: &'static Kernels,
+}
+
+impl GlobalMean {
+    pub(crate) fn new(from: View, to: View, kernels: &'static Kernels) -> Result<Self, KernelError> {
+        to.matches(&View { height: 1, width: 1, ..from })?;
+        if to.pixel != kernels.lanes {
+            return Err(KernelError::Bounds);
+        }
+        Ok(Self { from, to, kernels })
+    }
+
+    /// # Safety
+    /// The views lie in `arena` for so many images, and nobody else uses it.
+    pub(crate) unsafe fn run(&self, arena: Address, images: usize, pool: &mut threads::Pool) {
+        let Self { from, to, kernels } = self;
+        pool.run(images * to.blocks, &|task| {
+            let (image, block) = (task / to.blocks, task % to.blocks);
+            // SAFETY: the whole plane is read, and one pixel written; no two tasks have a block in common.
+            unsafe {
+                (kernels.mean)(&Mean {
+                    from: arena.at(from.at(image, block)),
+                    to: arena.at(to.at(image, block)),
+                    rows: from.height,
+                    columns: from.width,
+                    from_row: from.row,
+                });
+            }
+        });
+    }
+}

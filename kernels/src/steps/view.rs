@@ -1,0 +1,58 @@
+//! Where a value lies in a plan's memory.
+
+use crate::error::KernelError;
+use crate::shape::Padding;
+
+/// A value in blocked memory: `[images][blocks][rows][columns][pixel]`, or a part of the blocks of one. Around each plane lies a border
+/// of zeros that nobody writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct View {
+    /// The element at the top left of the first block of the first image, behind the border.
+    pub(crate) start: usize,
+    /// Elements between images, blocks, rows and columns.
+    pub(crate) image: usize,
+    pub(crate) block: usize,
+    pub(crate) row: usize,
+    pub(crate) pixel: usize,
+    pub(crate) blocks: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) border: Padding,
+}
+
+impl View {
+    /// The first element of a block.
+    pub(crate) const fn at(&self, image: usize, block: usize) -> usize {
+        self.start + image * self.image + block * self.block
+    }
+
+    /// Whether a plane follows the row before without a border between them.
+    pub(crate) const fn is_dense(&self) -> bool {
+        self.row == self.width * self.pixel && self.block == self.height * self.row
+    }
+
+    /// The first element of the first block's border.
+    pub(crate) const fn corner(&self) -> usize {
+        self.start - self.border.top * self.row - self.border.left * self.pixel
+    }
+
+    /// The element from which windows with this padding slide, if `rows` and `columns` from there on lie inside of the border: what
+    /// the inner loops read of each plane.
+    pub(crate) fn window(&self, padding: Padding, [rows, columns]: [usize; 2]) -> Result<usize, KernelError> {
+        let Padding { top, bottom, left, right } = self.border;
+        let inside = padding.top <= top
+            && padding.left <= left
+            && rows <= self.height + padding.top + bottom
+            && columns <= self.width + padding.left + right;
+        if !inside {
+            return Err(KernelError::Bounds);
+        }
+        Ok(self.start - padding.top * self.row - padding.left * self.pixel)
+    }
+
+    /// Fails unless the other view has the same sides and as many blocks.
+    pub(crate) fn matches(&self, other: &Self) -> Result<(), KernelError> {
+        let sides = |view: &Self| (view.blocks, view.height, view.width, view.pixel);
+        if sides(self) == sides(other) { Ok(()) } else { Err(KernelError::Bounds) }
+    }
+}

@@ -1,0 +1,283 @@
+//! 3 x 3 convolutions by Winograd's way: fewer multiplications, more additions, and a little less precise.
+//!
+//! How much less: rounding errors of products and sums grow by what the transforms multiply and add them with. Element by element,
+//! the largest result of |A'| ((|G| 1 |G'|) x (|B'| 1 |B|)) |A| is 64 for F(2, 3) and 2,304 for F(4, 3), where the direct way
+//! has 9: so the bound of an error is at most 7 and 256 times that of a direct sum of as many channels, which is their number times
+//! 6e-8 of the largest possible sum (Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution", 2020).
+//! That is for signs that conspire. Those of real sums do not: what is left for F(4, 3) is some ten times the direct way's error,
+//! and tests hold it to 1e-5 of the sum of all |weight x element|, a tenth of the 1e-4 that networks are held to.
+
+use std::ptr;
+
+use crate::error::KernelError;
+use crate::inner::finish::Finish;
+use crate::inner::table::Kernels;
+use crate::inner::tile::Tile;
+use crate::inner::winograd::{Gather, Scatter, kernel_matrix};
+use crate::memory::{Address, Memory};
+use crate::steps::layer::Layer;
+use crate::steps::view::View;
+use crate::threads::Pool;
+
+/// Transformed tiles that are under way at a time may fill most of a core's second cache of 2 MiB.
+const CACHE: usize = 1_400_000;
+
+/// Tiles at a time, whatever the cache: fewer leave the tile loop's registers idle, more bring nothing.
+const AT_ONCE: [usize; 2] = [14, 224];
+
+#[derive(Debug)]
+pub(crate) struct Winograd {
+    from: View,
+    padding: [usize; 2],
+    to: View,
+    other: Option<View>,
+    finish: Finish,
+    kernels: &'static Kernels,
+    /// Output pixels along a tile's side: 2 or 4.
+    tile: usize,
+    /// Tiles in a column and in a row of a plane.
+    tiles: [usize; 2],
+    at_once: usize,
+    /// Output blocks computed together: first, count, and where their weights begin for one place of the transform.
+    groups: Vec<[usize; 3]>,
+    channels: Vec<usize>,
+    /// Elements of all weights for one place of the transform.
+    place_weights: usize,
+    /// `[places][groups][input channels][blocks of the group][lanes]`.
+    weights: Memory,
+    bias: Memory,
+}
+
+impl Winograd {
+    /// A convolution in tiles of `tile` x `tile` outputs, for up to `images` images. Without `packed` its weights are zeros.
+    pub(crate) fn new(layer: &Layer<'_>, tile: usize, images: usize, packed: bool) -> Result<Self, KernelError> {
+        let Layer { convolution, from, to, other, finish, kernels, .. } = layer;
+        let lanes = kernels.lanes;
+        let padding = convolution.window.padding;
+        if !layer.is_three_by_three()
+            || ![2, 4].contains(&tile)
+            || [from.pixel, to.pixel] != [lanes; 2]
+            || to.blocks != layer.output_blocks()
+            || layer.channels.blocks() != from.blocks
+        {
+            return Err(KernelError::Bounds);
+        }
+        // The windows of all outputs lie inside; what tiles cover beyond is cut off.
+        from.window(padding, layer.reach())?;
+        if let Some(other) = other {
+            to.matches(other)?;
+        }
+        let side = tile + 2;
+        let channels = layer.channels.of_blocks();
+        let (inputs, together) = (layer.inputs(), 2.min(to.blocks));
+        let (mut groups, mut place_weights) = (Vec::new(), 0);
+        for first in (0..to.blocks).step_by(together) {
+            let count = together.min(to.blocks - first);
+            groups.push([first, count, place_weights]);
+            place_weights += count * lanes * inputs;
+        }
+        let mut weights = Memory::zeroed(side * side * place_weights)?;
+        if packed {
+            pack(layer, tile, &groups, place_weights, weights.elements_mut());
+        }
+        let tiles = [to.height.div_ceil(tile), to.width.div_ceil(tile)];
+        let bytes = side * side * (from.blocks + to.blocks) * lanes * size_of::<f32>();
+        let at_once = (CACHE / bytes / AT_ONCE[0] * AT_ONCE[0]).clamp(AT_ONCE[0], AT_ONCE[1]);
+        Ok(Self {
+            from: *from,
+            padding: [padding.top, padding.left],
+            to: *to,
+            other: *other,
+            finish: *finish,
+            kernels,
+            tile,
+            tiles,
+            at_once: at_once.min(images * tiles[0] * tiles[1]),
+            groups,
+            channels,
+            place_weights,
+            weights,
+            bias: Memory::of(&layer.bias())?,
+        })
+    }
+
+    /// Elements of scratch memory that it needs.
+    pub(crate) fn scratch(&self) -> usize {
+        self.places() * (self.from.blocks + self.to.blocks) * self.at_once * self.kernels.lanes
+    }
+
+    pub(crate) const fn tile(&self) -> usize {
+        self.tile
+    }
+
+    const fn places(&self) -> usize {
+        (self.tile + 2) * (self.tile + 2)
+    }
+
+    /// # Safety
+    /// The views lie in `arena` for so many images, `scratch` has [`Self::scratch`] elements, and nobody else uses either.
+    pub(crate) unsafe fn run(&self, arena: Address, scratch: Address, images: usize, pool: &mut Pool) {
+        let Self { from, to, kernels, .. } = self;
+        let total = images * self.tiles[0] * self.tiles[1];
+        for first in (0..total).step_by(self.at_once.max(1)) {
+            let count = self.at_once.min(total - first);
+            let lanes = kernels.lanes;
+            // For each place of the transform: [blocks][tiles][lanes], first of inputs, then of sums.
+            let (input_place, sum_place) = (from.blocks * count * lanes, to.blocks * count * lanes);
+            let sums = self.places() * input_place;
+            pool.run(from.blocks, &|block| {
+                for tile in 0..count {
+                    // SAFETY: see `gather`; no two tasks have a block in common.
+                    unsafe {
+                        let target = scratch.at((block * count + tile) * lanes);
+                        self.gather(arena, first + tile, block, target, input_place);
+                    }
+                }
+            });
+            pool.run(self.places(), &|place| {
+                // SAFETY: see `products`; no two tasks have a place in common.
+                unsafe {
+                    let (input, sum) = (place * input_place, sums + place * sum_place);
+                    self.products(place, scratch.at(input), scratch.at(sum), count);
+                }
+            });
+            pool.run(to.blocks, &|block| {
+                for tile in 0..count {
+                    // SAFETY: see `scatter`; no two tasks have a block in common.
+                    unsafe {
+                        let source = scratch.at(sums + (block * count + tile) * lanes);
+                        self.scatter(arena, first + tile, block, source, sum_place);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Image, row and column of a tile.
+    const fn position(&self, tile: usize) -> [usize; 3] {
+        let [rows, columns] = self.tiles;
+        [tile / (rows * columns), tile / columns % rows, tile % columns]
+    }
+
+    /// # Safety
+    /// As [`Self::run`], and nobody else writes to this block of `target`.
+    unsafe fn gather(&self, arena: Address, tile: usize, block: usize, target: *mut f32, place: usize) {
+        let Self { from, padding, .. } = self;
+        let [image, row, column] = self.position(tile);
+        let (y, x) = (row * self.tile, column * self.tile);
+        // Rows and columns from here to the end of the border.
+        let there =
+            [from.height + padding[0] + from.border.bottom - y, from.width + padding[1] + from.border.right - x];
+        // SAFETY: a tile begins inside, as its first output does, and reads no more than is there.
+        unsafe {
+            let start = from.at(image, block) - padding[0] * from.row - padding[1] * from.pixel;
+            (self.kernels.gather[self.tile / 2 - 1])(&Gather {
+                from: arena.at(start + y * from.row + x * from.pixel),
+                from_row: from.row,
+                there,
+                to: target,
+                to_place: place,
+            });
+        }
+    }
+
+    /// # Safety
+    /// `input` and `sums` have `count` pixels for each block.
+    unsafe fn products(&self, place: usize, input: *const f32, sums: *mut f32, count: usize) {
+        let lanes = self.kernels.lanes;
+        let inputs: usize = self.channels.iter().sum();
+        let finish = Finish::new(crate::activation::Activation::Identity, crate::activation::Activation::Identity);
+        for [first, blocks, weights] in &self.groups {
+            let across = count.div_ceil(self.kernels.widest(*blocks, 1, lanes).max(1));
+            // The next group's weights follow this one's; each tile asks for its share of them.
+            let group = self.weights.elements().as_ptr().wrapping_add(place * self.place_weights + weights);
+            let later = group.wrapping_add(inputs * blocks * lanes);
+            let later_step = (blocks * lanes).div_ceil(across.max(1));
+            for part in 0..across {
+                let (column, end) = (count * part / across, count * (part + 1) / across);
+                let Some(run) = self.kernels.tile(*blocks, 1, end - column, lanes) else { continue };
+                // SAFETY: the caller vouches for both; weights are there for each place and group.
+                unsafe {
+                    run(&Tile {
+                        from: input.add(column * lanes),
+                        weights: group,
+                        bias: ZEROS.as_ptr(),
+                        to: sums.add((first * count + column) * lanes),
+                        other: ptr::null(),
+                        channels: &self.channels,
+                        kernel: [1, 1],
+                        from_block: count * lanes,
+                        from_tap_row: 0,
+                        from_tap_column: 0,
+                        from_channel: 1,
+                        from_row: 0,
+                        from_column: lanes,
+                        to_block: count * lanes,
+                        to_row: 0,
+                        other_block: 0,
+                        other_row: 0,
+                        later: later.wrapping_add(part * inputs * later_step),
+                        later_step,
+                        finish: &finish,
+                        combine: self.kernels.combine,
+                    });
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::run`], and nobody else writes to this tile and block.
+    unsafe fn scatter(&self, arena: Address, tile: usize, block: usize, source: *const f32, place: usize) {
+        let Self { to, .. } = self;
+        let [image, row, column] = self.position(tile);
+        let (y, x) = (row * self.tile, column * self.tile);
+        // SAFETY: what lies outside of the plane is not wanted.
+        unsafe {
+            let (other, other_row) = self.other.map_or((ptr::null(), 0), |other| {
+                let start = other.at(image, block) + y * other.row + x * other.pixel;
+                (arena.at(start).cast_const(), other.row)
+            });
+            (self.kernels.scatter[self.tile / 2 - 1])(&Scatter {
+                from: source,
+                from_place: place,
+                bias: self.bias.elements().as_ptr().add(block * self.kernels.lanes),
+                to: arena.at(to.at(image, block) + y * to.row + x * to.pixel),
+                to_row: to.row,
+                wanted: [to.height - y, to.width - x],
+                other,
+                other_row,
+                finish: &self.finish,
+            });
+        }
+    }
+}
+
+/// The biases of sums that get theirs later: of two blocks of the widest vectors.
+static ZEROS: [f32; 32] = [0.0; 32];
+
+/// Kernels transformed, in the order in which tiles read them.
+fn pack(layer: &Layer<'_>, tile: usize, groups: &[[usize; 3]], place_weights: usize, packed: &mut [f32]) {
+    let (lanes, inputs) = (layer.kernels.lanes, layer.inputs());
+    let matrix = kernel_matrix(tile);
+    for [first, count, start] in groups {
+        for output in first * lanes..((first + count) * lanes).min(layer.convolution.outputs) {
+            for input in 0..inputs {
+                let kernel = &layer.convolution.weight[(output * inputs + input) * 9..][..9];
+                // G k G', in f64: it is done once.
+                for (y, above) in matrix.iter().enumerate() {
+                    let mut row = [0.0; 3];
+                    for (column, sum) in row.iter_mut().enumerate() {
+                        *sum = (0..3).map(|tap| above[tap] * f64::from(kernel[3 * tap + column])).sum();
+                    }
+                    for (x, beside) in matrix.iter().enumerate() {
+                        let value: f64 = (0..3).map(|tap| beside[tap] * row[tap]).sum();
+                        let place = y * matrix.len() + x;
+                        let channel = start + input * count * lanes + (output - first * lanes);
+                        packed[place * place_weights + channel] = value as f32;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Plans against the reference: every kind of layer, every set of instructions that this processor has, every way to compute a
+//! convolution.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod convolutions;
+mod numbers;
+mod others;
+mod plans;
