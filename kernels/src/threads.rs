@@ -27,7 +27,7 @@ const LOOP: u64 = 1 << 17;
 
 /// The loop that is under way.
 struct Work {
-    body: *const (dyn Fn(usize) + Sync),
+    body: *const (dyn Fn(usize, usize) + Sync),
     count: usize,
 }
 
@@ -65,7 +65,7 @@ impl Pool {
         if !(1..=MOST).contains(&threads) {
             return Err(KernelError::Option { what: "the number of threads", most: MOST, found: threads });
         }
-        fn nothing(_: usize) {}
+        fn nothing(_: usize, _: usize) {}
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             work: UnsafeCell::new(Work { body: &nothing, count: 0 }),
@@ -94,16 +94,22 @@ impl Pool {
     ///
     /// It needs the pool for itself, so that no two loops meet.
     pub(crate) fn run(&mut self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+        self.run_on(count, &|place, _| body(place));
+    }
+
+    /// As [`Self::run`]; `body` is also told on which thread it is called, from 0 on, for memory of that thread's own.
+    pub(crate) fn run_on(&mut self, count: usize, body: &(dyn Fn(usize, usize) + Sync)) {
         if self.threads.is_empty() || count <= 1 {
-            (0..count).for_each(body);
+            (0..count).for_each(|place| body(place, 0));
             return;
         }
         let shared = &*self.shared;
         // SAFETY: the gate is closed and nobody is inside: the last `run` waited for that, and each has `&mut self`. The lifetime
         // that is taken away ends after this call does, and whoever joins has left before it does, even if it unwinds.
         unsafe {
-            let body: *const (dyn Fn(usize) + Sync) = body;
-            let body = std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(body);
+            let body: *const (dyn Fn(usize, usize) + Sync) = body;
+            let body =
+                std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync), *const (dyn Fn(usize, usize) + Sync)>(body);
             *shared.work.get() = Work { body, count };
         }
         shared.next.store(0, Ordering::Relaxed);
@@ -118,7 +124,7 @@ impl Pool {
             }
         }
         let end = Join(shared);
-        shared.take_part(count, body);
+        shared.take_part(count, body, 0);
         drop(end);
         if shared.failed.swap(false, Ordering::Relaxed) {
             resume_unwind(Box::new("a thread of the pool panicked"));
@@ -143,13 +149,13 @@ impl Drop for Join<'_> {
 }
 
 impl Shared {
-    fn take_part(&self, count: usize, body: &(dyn Fn(usize) + Sync)) {
+    fn take_part(&self, count: usize, body: &(dyn Fn(usize, usize) + Sync), thread: usize) {
         loop {
             let place = self.next.fetch_add(1, Ordering::Relaxed);
             if place >= count {
                 return;
             }
-            body(place);
+            body(place, thread);
         }
     }
 }
@@ -170,7 +176,7 @@ fn serve(shared: &Shared, place: usize) {
                 // points to lives as long.
                 unsafe {
                     let Work { body, count } = &*shared.work.get();
-                    shared.take_part(*count, &**body);
+                    shared.take_part(*count, &**body, place + 1);
                 }
             };
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
@@ -232,6 +238,19 @@ mod tests {
             }
         }
         assert!(Pool::new(0).is_err() && Pool::new(MOST + 1).is_err());
+    }
+
+    #[test]
+    fn no_two_calls_at_a_time_are_told_the_same_thread() {
+        let mut pool = Pool::new(4).unwrap();
+        let busy: Vec<AtomicBool> = (0..pool.threads()).map(|_| AtomicBool::new(false)).collect();
+        for _ in 0..50 {
+            pool.run_on(100, &|_, thread| {
+                assert!(!busy[thread].swap(true, Ordering::SeqCst), "two calls on thread {thread}");
+                thread::yield_now();
+                busy[thread].store(false, Ordering::SeqCst);
+            });
+        }
     }
 
     #[test]

@@ -70,7 +70,13 @@ impl Geometry {
         self.blocks * self.plane()
     }
 
-    const fn view(&self, start: usize, first: usize, blocks: usize) -> View {
+    /// Elements of so many images, up to where something else may begin.
+    pub(crate) fn elements(&self, images: usize) -> Option<usize> {
+        images.checked_mul(self.image())?.checked_next_multiple_of(LINE)
+    }
+
+    /// Some blocks of it, where it begins at `start`.
+    pub(crate) const fn view(&self, start: usize, first: usize, blocks: usize) -> View {
         let row = self.row();
         View {
             start: start + first * self.plane() + self.border.top * row + self.border.left * self.pixel,
@@ -121,8 +127,7 @@ impl Layout {
                 }
                 None => {
                     let start = self.elements;
-                    let elements = images.checked_mul(geometry.image()).ok_or(too_much.clone())?;
-                    let elements = elements.checked_next_multiple_of(LINE).ok_or(too_much.clone())?;
+                    let elements = geometry.elements(images).ok_or(too_much.clone())?;
                     self.elements = start.checked_add(elements).ok_or(too_much.clone())?;
                     pieces.push([start, last]);
                     start

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::error::KernelError;
 use crate::graph::Graph;
 use crate::isa::Isa;
-use crate::memory::Memory;
 use crate::plan::build::{Program, build};
 use crate::plan::choice::Choice;
 use crate::shape::Shape;
+use crate::steps::step::Room;
 use crate::threads::Pool;
 
 /// More images than a processor has use for at a time.
@@ -26,14 +26,17 @@ pub struct PlanOptions {
     pub isa: Isa,
     /// Whether Winograd's way is open: quicker, and a few times less precise (relative errors of some 1e-6).
     pub winograd: bool,
+    /// Bytes of a core's second cache: where more than that lies between a convolution and a depthwise one that alone reads it, both
+    /// are computed together, piece by piece.
+    pub cache: usize,
     /// What an earlier plan chose ([`Plan::choices`]): then nothing is measured, and results are its bit for bit.
     pub choices: Option<Vec<Choice>>,
 }
 
-/// One image, one thread, the best instructions, Winograd where it pays.
+/// One image, one thread, the best instructions, Winograd where it pays, a second cache of 2 MiB.
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { batch: 1, threads: 1, isa: Isa::best(), winograd: true, choices: None }
+        Self { batch: 1, threads: 1, isa: Isa::best(), winograd: true, cache: 2 << 20, choices: None }
     }
 }
 
@@ -58,8 +61,7 @@ pub struct StepTime {
 pub struct Plan {
     program: Arc<Program>,
     input: Shape,
-    arena: Memory,
-    scratch: Memory,
+    room: Room,
     pool: Pool,
 }
 
@@ -92,8 +94,8 @@ impl Plan {
     }
 
     fn with(program: Arc<Program>, input: Shape, pool: Pool) -> Result<Self, KernelError> {
-        let (arena, scratch) = (Memory::zeroed(program.arena)?, Memory::zeroed(program.scratch)?);
-        Ok(Self { program, input, arena, scratch, pool })
+        let room = Room::new(program.arena, program.scratch, program.local, pool.threads())?;
+        Ok(Self { program, input, room, pool })
     }
 
     /// Another plan over the same weights, with memory and so many threads of its own: for another worker.
@@ -127,7 +129,7 @@ impl Plan {
     /// Bytes that a pass works in, besides the weights.
     #[must_use]
     pub fn memory(&self) -> usize {
-        (self.program.arena + self.program.scratch) * size_of::<f32>()
+        self.room.elements() * size_of::<f32>()
     }
 
     /// Runs `[N, C, H, W]`, for N from 1 to the batch, and fills each output with `[N, C, H, W]`.
@@ -161,7 +163,7 @@ impl Plan {
             }
             self.step(place, images);
         }
-        let arena = self.arena.address();
+        let arena = self.room.arena.address();
         for (outlet, output) in self.program.outlets.iter().zip(outputs) {
             // SAFETY: the arena was laid out for this outlet and the batch; it is held alone.
             unsafe { outlet.run(arena, output) };
@@ -202,14 +204,13 @@ impl Plan {
         for inlet in &self.program.inlets {
             // SAFETY: the arena was laid out for this inlet and the batch, in which the images were found to fit; it is held
             // alone.
-            unsafe { inlet.run(self.arena.address(), input, &mut self.pool) };
+            unsafe { inlet.run(self.room.arena.address(), input, &mut self.pool) };
         }
     }
 
     fn step(&mut self, place: usize, images: usize) {
         let step = &self.program.steps[place].step;
-        // SAFETY: arena and scratch were laid out for this step and the batch, in which the images were found to fit; they are
-        // held alone.
-        unsafe { step.run(self.arena.address(), self.scratch.address(), images, &mut self.pool) };
+        // SAFETY: the room was laid out for this step, the batch, in which the images were found to fit, and the pool's threads.
+        unsafe { step.run(&mut self.room, images, &mut self.pool) };
     }
 }

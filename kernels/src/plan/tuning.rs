@@ -5,9 +5,14 @@ use std::time::Duration;
 use crate::error::KernelError;
 use crate::memory::Memory;
 use crate::plan::choice::Choice;
+use crate::plan::layout::Geometry;
+use crate::plan::network::PlanOptions;
+use crate::shape::{Shape, Window};
 use crate::steps::direct::Direct;
+use crate::steps::expanded::Expanded;
 use crate::steps::layer::Layer;
-use crate::steps::step::Step;
+use crate::steps::step::{Room, Step};
+use crate::steps::view::View;
 use crate::steps::winograd::Winograd;
 use crate::threads::Pool;
 
@@ -21,51 +26,90 @@ const TRIALS: usize = 4;
 /// of a Xeon of 2023: 310 to 396 GFLOP/s at sides of 28 and 56, a loss at 7, even at 14).
 const LARGE: usize = 24;
 
-/// All ways to compute a convolution.
-pub(crate) fn ways(layer: &Layer<'_>, winograd: bool) -> Vec<Choice> {
-    let most = layer.output_blocks().min(layer.kernels.most_blocks());
-    let mut ways: Vec<Choice> = (1..=most).map(|blocks| Choice::Direct { blocks }).collect();
-    if winograd && layer.is_three_by_three() {
-        ways.extend([2, 4].map(|tile| Choice::Winograd { tile }));
+/// What a choice is made for.
+#[derive(Debug)]
+pub(crate) enum Chosen<'w> {
+    /// A convolution.
+    One(Box<Layer<'w>>),
+    /// A convolution and the depthwise one after it, with so many planes between them.
+    Pair(Box<[Layer<'w>; 2]>, usize),
+}
+
+impl Chosen<'_> {
+    fn layer(&self) -> &Layer<'_> {
+        match self {
+            Self::One(layer) => layer,
+            Self::Pair(layers, _) => &layers[0],
+        }
     }
-    ways
-}
 
-/// The way that is right for most.
-pub(crate) fn by_rule(layer: &Layer<'_>, winograd: bool) -> Choice {
-    let lanes = layer.kernels.lanes;
-    let wide = layer.inputs() >= lanes && layer.convolution.outputs >= lanes;
-    if winograd && layer.is_three_by_three() && wide && layer.to.height.min(layer.to.width) >= LARGE {
-        return Choice::Winograd { tile: 4 };
+    /// All ways to compute it.
+    pub(crate) fn ways(&self, options: &PlanOptions) -> Vec<Choice> {
+        let layer = self.layer();
+        let most = layer.output_blocks().min(layer.kernels.most_blocks());
+        let mut ways: Vec<Choice> = (1..=most).map(|blocks| Choice::Direct { blocks }).collect();
+        if self.can_be_winograd(options) {
+            ways.extend([2, 4].map(|tile| Choice::Winograd { tile }));
+        }
+        ways
     }
-    Choice::Direct { blocks: layer.output_blocks().min(2) }
+
+    /// The way that is right for most.
+    pub(crate) fn by_rule(&self, options: &PlanOptions) -> Choice {
+        let layer = self.layer();
+        let lanes = layer.kernels.lanes;
+        let wide = layer.inputs() >= lanes && layer.convolution.outputs >= lanes;
+        if self.can_be_winograd(options) && wide && layer.to.height.min(layer.to.width) >= LARGE {
+            return Choice::Winograd { tile: 4 };
+        }
+        Choice::Direct { blocks: layer.output_blocks().min(2) }
+    }
+
+    fn can_be_winograd(&self, options: &PlanOptions) -> bool {
+        options.winograd && matches!(self, Self::One(layer) if layer.is_three_by_three())
+    }
+
+    /// The step that computes it so, for up to `images` images. Without `packed` weights are zeros.
+    pub(crate) fn step(&self, choice: Choice, images: usize, packed: bool) -> Result<Step, KernelError> {
+        Ok(match (self, choice) {
+            (Self::One(layer), Choice::Direct { blocks }) => Step::Direct(Direct::new(layer, blocks, packed)?),
+            (Self::One(layer), Choice::Winograd { tile }) => {
+                Step::Winograd(Winograd::new(layer, tile, images, packed)?)
+            }
+            (Self::Pair(layers, planes), Choice::Direct { blocks }) => {
+                Step::Expanded(Box::new(Expanded::new(&layers[0], &layers[1], blocks, *planes, packed)?))
+            }
+            (Self::Pair(..), Choice::Winograd { .. }) => return Err(KernelError::Bounds),
+        })
+    }
+
+    pub(crate) fn alike(&self) -> Alike {
+        match self {
+            Self::One(layer) => Alike([Some(Sizes::of(layer)), None]),
+            Self::Pair(layers, _) => Alike(layers.each_ref().map(|layer| Some(Sizes::of(layer)))),
+        }
+    }
 }
 
-/// A convolution computed so, for up to `images` images.
-pub(crate) fn step(layer: &Layer<'_>, choice: Choice, images: usize, packed: bool) -> Result<Step, KernelError> {
-    Ok(match choice {
-        Choice::Direct { blocks } => Step::Direct(Direct::new(layer, blocks, packed)?),
-        Choice::Winograd { tile } => Step::Winograd(Winograd::new(layer, tile, images, packed)?),
-    })
-}
-
-/// The quickest way, run on `arena`, of which the contents count for nothing.
+/// The quickest way, run in a room for values of which the contents count for nothing.
 pub(crate) fn quickest(
-    layer: &Layer<'_>,
     ways: &[Choice],
+    step: impl Fn(Choice) -> Result<Step, KernelError>,
     images: usize,
-    arena: &mut Memory,
+    room: &mut Room,
     pool: &mut Pool,
     clock: Clock<'_>,
 ) -> Result<Option<Choice>, KernelError> {
     let mut best: Option<(Duration, Choice)> = None;
     for way in ways {
-        let step = step(layer, *way, images, false)?;
-        let mut scratch = Memory::zeroed(step.scratch())?;
+        let step = step(*way)?;
+        if room.scratch.elements().len() < step.scratch() {
+            room.scratch = Memory::zeroed(step.scratch())?;
+        }
         for trial in 0..=TRIALS {
             let begun = clock();
-            // SAFETY: the arena was laid out for this step and so many images, and it is held alone.
-            unsafe { step.run(arena.address(), scratch.address(), images, pool) };
+            // SAFETY: the room was laid out for this step and so many images.
+            unsafe { step.run(room, images, pool) };
             let took = clock().saturating_sub(begun);
             if trial > 0 && best.is_none_or(|(quickest, _)| took < quickest) {
                 best = Some((took, *way));
@@ -73,4 +117,37 @@ pub(crate) fn quickest(
         }
     }
     Ok(best.map(|(_, way)| way))
+}
+
+/// What makes two steps take equally long.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Alike([Option<Sizes>; 2]);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Sizes {
+    window: Window,
+    groups: usize,
+    from: Geometry,
+    to: Geometry,
+    inputs: usize,
+    other: bool,
+    bounded: bool,
+}
+
+impl Sizes {
+    fn of(layer: &Layer<'_>) -> Self {
+        let geometry = |view: &View| {
+            let shape = Shape::new(1, view.height, view.width);
+            Geometry { border: view.border, ..Geometry::of(shape, view.blocks, view.pixel) }
+        };
+        Self {
+            window: layer.convolution.window,
+            groups: layer.convolution.groups,
+            from: geometry(&layer.from),
+            to: geometry(&layer.to),
+            inputs: layer.inputs(),
+            other: layer.other.is_some(),
+            bounded: layer.finish.bounds.is_some(),
+        }
+    }
 }

@@ -67,37 +67,54 @@ impl Depthwise {
     /// # Safety
     /// The views lie in `arena` for so many images, and nobody else uses it.
     pub(crate) unsafe fn run(&self, arena: Address, images: usize, pool: &mut Pool) {
-        let Self { from, to, other, kernels, .. } = self;
-        let taps = self.kernel[0] * self.kernel[1] * kernels.lanes;
+        let Self { from, to, .. } = self;
         pool.run(images * to.blocks, &|task| {
             let (image, block) = (task / to.blocks, task % to.blocks);
-            // SAFETY: `new` has found the windows of all outputs to lie inside of the view's border and the outputs inside of
-            // `to` and `other`; weights and biases are there for each block. No two tasks have a block in common.
+            // SAFETY: the views lie in the arena. No two tasks have a block in common.
             unsafe {
-                let from_start = arena.at(self.from_start + image * from.image + block * from.block);
-                let to_start = arena.at(to.at(image, block));
-                let other_start = other.map(|other| arena.at(other.at(image, block)));
-                for y in 0..to.height {
-                    let other = match (other_start, other) {
-                        (Some(start), Some(other)) => start.add(y * other.row).cast_const(),
-                        _ => ptr::null(),
-                    };
-                    (kernels.depthwise)(&DepthwiseRow {
-                        from: from_start.add(y * self.stride[0] * from.row),
-                        weights: self.weights.elements().as_ptr().add(block * taps),
-                        bias: self.bias.elements().as_ptr().add(block * kernels.lanes),
-                        to: to_start.add(y * to.row),
-                        other,
-                        columns: to.width,
-                        kernel: self.kernel,
-                        tap_row: self.dilation[0] * from.row,
-                        dilation: self.dilation[1],
-                        stride: self.stride[1],
-                        finish: &self.finish,
-                        combine: kernels.combine,
-                    });
-                }
+                let from = arena.at(self.from_start + image * from.image + block * from.block);
+                self.run_block(arena, image, block, from);
             }
         });
+    }
+
+    /// Where windows slide from, in the first block of the first image.
+    pub(crate) const fn window_start(&self) -> usize {
+        self.from_start
+    }
+
+    /// Computes one block; in the plane that it is computed from windows slide from `from_start` on.
+    ///
+    /// # Safety
+    /// As [`Self::run`]; nobody else writes to this block; and from `from_start` on lies a plane like those of the view.
+    pub(crate) unsafe fn run_block(&self, arena: Address, image: usize, block: usize, from_start: *const f32) {
+        let Self { from, to, other, kernels, .. } = self;
+        let taps = self.kernel[0] * self.kernel[1] * kernels.lanes;
+        // SAFETY: `new` has found the windows of all outputs to lie inside of the view's border and the outputs inside of
+        // `to` and `other`; weights and biases are there for each block.
+        unsafe {
+            let to_start = arena.at(to.at(image, block));
+            let other_start = other.map(|other| arena.at(other.at(image, block)));
+            for y in 0..to.height {
+                let other = match (other_start, other) {
+                    (Some(start), Some(other)) => start.add(y * other.row).cast_const(),
+                    _ => ptr::null(),
+                };
+                (kernels.depthwise)(&DepthwiseRow {
+                    from: from_start.add(y * self.stride[0] * from.row),
+                    weights: self.weights.elements().as_ptr().add(block * taps),
+                    bias: self.bias.elements().as_ptr().add(block * kernels.lanes),
+                    to: to_start.add(y * to.row),
+                    other,
+                    columns: to.width,
+                    kernel: self.kernel,
+                    tap_row: self.dilation[0] * from.row,
+                    dilation: self.dilation[1],
+                    stride: self.stride[1],
+                    finish: &self.finish,
+                    combine: kernels.combine,
+                });
+            }
+        }
     }
 }

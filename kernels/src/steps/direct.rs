@@ -114,13 +114,28 @@ impl Direct {
             let tiles = &self.tiles[group.blocks - 1];
             let part = tiles.len() * chunk / chunks..tiles.len() * (chunk + 1) / chunks;
             // SAFETY: the views lie in the arena; no two tasks have a tile in common.
-            unsafe { self.part(arena, image, &group, &tiles[part]) };
+            unsafe { self.part(arena, image, &group, &tiles[part], arena.at(self.to.at(image, group.first))) };
         });
     }
 
+    /// Groups of output blocks that are computed together: the first block of each, and how many.
+    pub(crate) fn groups(&self) -> impl ExactSizeIterator<Item = [usize; 2]> + '_ {
+        self.groups.iter().map(|group| [group.first, group.blocks])
+    }
+
+    /// Computes one group, and writes its first block to `target`, the others behind that as those of `to` follow each other.
+    ///
     /// # Safety
-    /// As [`Self::run`]; nobody else writes to these tiles' outputs.
-    unsafe fn part(&self, arena: Address, image: usize, group: &Group, tiles: &[Placed]) {
+    /// As [`Self::run`]; and there is room for the group at `target`, which nobody else uses.
+    pub(crate) unsafe fn run_group(&self, arena: Address, image: usize, group: usize, target: *mut f32) {
+        let group = &self.groups[group];
+        // SAFETY: the caller vouches for both memories.
+        unsafe { self.part(arena, image, group, &self.tiles[group.blocks - 1], target) }
+    }
+
+    /// # Safety
+    /// As [`Self::run`]; nobody else writes to these tiles' outputs, which begin at `to_start`.
+    unsafe fn part(&self, arena: Address, image: usize, group: &Group, tiles: &[Placed], to_start: *mut f32) {
         let Self { from, to, kernels, .. } = self;
         let planar = from.pixel == 1;
         let channels = if planar { &self.channels[..] } else { &self.channels[group.inputs[0]..group.inputs[1]] };
@@ -128,7 +143,6 @@ impl Direct {
         // `to` and `other`; weights and biases are as long as the groups say.
         unsafe {
             let from_start = arena.at(self.from_start + image * from.image + group.inputs[0] * from.block);
-            let to_start = arena.at(to.at(image, group.first));
             let other_start = self.other.map(|other| arena.at(other.at(image, group.first)));
             let (other_row, other_block) = self.other.map_or((0, 0), |other| (other.row, other.block));
             let mut tile = Tile {

@@ -7,6 +7,7 @@ pub(crate) mod channels;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod elementwise;
+pub(crate) mod expanded;
 pub(crate) mod layer;
 pub(crate) mod linear;
 pub(crate) mod pool;

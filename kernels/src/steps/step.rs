@@ -1,9 +1,11 @@
 //! One step of a plan, of whatever kind.
 
-use crate::memory::Address;
+use crate::error::KernelError;
+use crate::memory::Memory;
 use crate::steps::depthwise::Depthwise;
 use crate::steps::direct::Direct;
 use crate::steps::elementwise::Elementwise;
+use crate::steps::expanded::Expanded;
 use crate::steps::linear::Linear;
 use crate::steps::pool::{GlobalMean, Pool};
 use crate::steps::regroup::Regroup;
@@ -11,11 +13,40 @@ use crate::steps::upsample::Upsample;
 use crate::steps::winograd::Winograd;
 use crate::threads;
 
+/// The memory that steps run in.
+#[derive(Debug)]
+pub(crate) struct Room {
+    /// Values, laid out for a batch.
+    pub(crate) arena: Memory,
+    /// For one step at a time; nothing is kept in it.
+    pub(crate) scratch: Memory,
+    /// For each thread its own, `stride` elements apart: planes with borders of zeros.
+    pub(crate) local: Memory,
+    pub(crate) stride: usize,
+}
+
+impl Room {
+    pub(crate) fn new(arena: usize, scratch: usize, stride: usize, threads: usize) -> Result<Self, KernelError> {
+        let local = stride.checked_mul(threads).ok_or(KernelError::Memory(usize::MAX))?;
+        Ok(Self {
+            arena: Memory::zeroed(arena)?,
+            scratch: Memory::zeroed(scratch)?,
+            local: Memory::zeroed(local)?,
+            stride,
+        })
+    }
+
+    pub(crate) fn elements(&self) -> usize {
+        self.arena.elements().len() + self.scratch.elements().len() + self.local.elements().len()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Step {
     Direct(Direct),
     Winograd(Winograd),
     Depthwise(Depthwise),
+    Expanded(Box<Expanded>),
     Linear(Linear),
     Pool(Pool),
     Mean(GlobalMean),
@@ -26,15 +57,17 @@ pub(crate) enum Step {
 
 impl Step {
     /// # Safety
-    /// The step's views lie in `arena` for so many images, `scratch` has as many elements as it asks for, and nobody else uses
-    /// either.
-    pub(crate) unsafe fn run(&self, arena: Address, scratch: Address, images: usize, pool: &mut threads::Pool) {
-        // SAFETY: the caller vouches for both memories.
+    /// The step's views lie in the room's arena for so many images, and scratch and local memory have as many elements as it asks
+    /// for.
+    pub(crate) unsafe fn run(&self, room: &mut Room, images: usize, pool: &mut threads::Pool) {
+        let (arena, scratch, local) = (room.arena.address(), room.scratch.address(), room.local.address());
+        // SAFETY: the caller vouches for all memory; the room is held alone.
         unsafe {
             match self {
                 Self::Direct(step) => step.run(arena, images, pool),
                 Self::Winograd(step) => step.run(arena, scratch, images, pool),
                 Self::Depthwise(step) => step.run(arena, images, pool),
+                Self::Expanded(step) => step.run(arena, local, room.stride, images, pool),
                 Self::Linear(step) => step.run(arena, images, pool),
                 Self::Pool(step) => step.run(arena, images, pool),
                 Self::Mean(step) => step.run(arena, images, pool),
@@ -59,6 +92,7 @@ impl Step {
             Self::Direct(step) => step.describe(),
             Self::Winograd(step) => format!("winograd:{}", step.tile()),
             Self::Depthwise(_) => "depthwise".to_owned(),
+            Self::Expanded(step) => step.describe(),
             Self::Linear(_) => "linear".to_owned(),
             Self::Pool(_) => "pool".to_owned(),
             Self::Mean(_) => "mean".to_owned(),

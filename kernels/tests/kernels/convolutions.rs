@@ -7,7 +7,7 @@ use adit_kernels::{
 };
 use proptest::prelude::*;
 
-use crate::numbers::{Flavour, error, flavoured, numbers, planned};
+use crate::numbers::{Flavour, cases, error, flavoured, numbers, planned};
 
 /// Sums in f32 instead of f64, one product after another; some hundreds of them, with errors of random signs.
 const DIRECT: f32 = 3e-6;
@@ -31,7 +31,7 @@ struct Case {
     flavour: Flavour,
 }
 
-fn activations() -> impl Strategy<Value = Activation> {
+pub(crate) fn activations() -> impl Strategy<Value = Activation> {
     prop_oneof![
         Just(Activation::Identity),
         Just(Activation::Relu),
@@ -48,7 +48,7 @@ fn flavours() -> impl Strategy<Value = Flavour> {
     prop_oneof![3 => Just(Flavour::Plain), 1 => Just(Flavour::Denormal), 1 => Just(Flavour::Nan)]
 }
 
-fn windows() -> impl Strategy<Value = Window> {
+pub(crate) fn windows() -> impl Strategy<Value = Window> {
     let pair = |most: usize| prop::array::uniform2(1..=most);
     let padding = (0..4usize, 0..4usize, 0..4usize, 0..4usize);
     let any =
@@ -66,7 +66,7 @@ fn windows() -> impl Strategy<Value = Window> {
     prop_oneof![any, common]
 }
 
-fn cases() -> impl Strategy<Value = Case> {
+fn layers() -> impl Strategy<Value = Case> {
     let groups = prop_oneof![2 => Just((0, 0)), 1 => Just((1, 1)), 1 => (1..6usize, 1..6usize)];
     let shape = (1..40usize, 1..40usize, 1..20usize, 1..20usize, groups);
     let around = (any::<bool>(), activations(), prop::option::of(activations()), 1..4usize, 1..4usize);
@@ -157,16 +157,16 @@ impl Case {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(3))]
 
     #[test]
-    fn convolutions_agree_with_the_reference(case in cases()) {
+    fn convolutions_agree_with_the_reference(case in layers()) {
         case.check(None, DIRECT);
     }
 
     #[test]
     fn winograd_agrees_with_the_reference(
-        case in cases(),
+        case in layers(),
         channels in 5..40usize,
         padding in prop::array::uniform4(0..3usize),
         tile in prop_oneof![Just(2usize), Just(4)],
@@ -180,7 +180,7 @@ proptest! {
 
     /// However many blocks, threads, and images beside it: each result is the same to the last bit.
     #[test]
-    fn blocks_threads_and_company_change_no_bit(case in cases(), threads in 2..5usize) {
+    fn blocks_threads_and_company_change_no_bit(case in layers(), threads in 2..5usize) {
         let case = Case { images: 3, ..case };
         let (weight, bias) = case.weights();
         let residual = numbers(case.seed ^ 3, case.outputs * case.input.channels);
@@ -219,7 +219,7 @@ fn same(found: &[u32], expected: &[u32]) -> bool {
         && found.iter().zip(expected).all(|(one, other)| one == other || (is_nan(*one) && is_nan(*other)))
 }
 
-fn lanes(isa: Isa) -> usize {
+pub(crate) fn lanes(isa: Isa) -> usize {
     match isa {
         Isa::Avx512 => 16,
         Isa::Avx2 => 8,

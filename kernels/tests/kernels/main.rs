@@ -6,4 +6,5 @@
 mod convolutions;
 mod numbers;
 mod others;
+mod pairs;
 mod plans;

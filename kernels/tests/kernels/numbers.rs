@@ -1,6 +1,13 @@
 //! Numbers to test with, and how far results may be apart.
 
 use adit_kernels::{Graph, KernelError, Plan, PlanOptions, reference};
+use proptest::test_runner::Config;
+
+/// So many cases as `PROPTEST_CASES` says, in parts: each is run with all instructions.
+pub(crate) fn cases(part: u32) -> Config {
+    let config = Config::default();
+    Config { cases: (config.cases / part).max(1), failure_persistence: None, ..config }
+}
 
 /// What the elements of inputs are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

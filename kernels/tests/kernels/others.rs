@@ -5,7 +5,7 @@ use adit_kernels::{
 };
 use proptest::prelude::*;
 
-use crate::numbers::{Flavour, agrees, flavoured, numbers};
+use crate::numbers::{Flavour, agrees, cases, flavoured, numbers};
 
 /// Checks a graph with every set of instructions, with one thread and with two.
 #[track_caller]
@@ -44,7 +44,7 @@ fn pools() -> impl Strategy<Value = Pool> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(4))]
 
     #[test]
     fn pools_agree(shape in shapes(), pool in pools(), seed: u64, images in 1..3usize, nan: bool) {

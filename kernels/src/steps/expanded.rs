@@ -1,0 +1,64 @@
+//! A convolution and the depthwise one that alone reads it, a few blocks at a time: what lies between them never leaves the cache.
+//!
+//! MobileNetV2's first blocks expand 0.8 MB to 4.8 and reduce them again; with the whole of it between two steps they wait for memory.
+
+use crate::error::KernelError;
+use crate::memory::Address;
+use crate::steps::depthwise::Depthwise;
+use crate::steps::direct::Direct;
+use crate::steps::layer::Layer;
+use crate::threads::Pool;
+
+#[derive(Debug)]
+pub(crate) struct Expanded {
+    first: Direct,
+    second: Depthwise,
+    /// Where the first block's plane begins in a thread's memory, behind its border; and elements between planes.
+    start: usize,
+    block: usize,
+}
+
+impl Expanded {
+    /// The first layer writes its blocks `blocks` at a time to a thread's memory, from where the second one reads them: the view of what
+    /// lies between has as many planes as a thread's memory has, `planes`, and is told to have all.
+    pub(crate) fn new(
+        first: &Layer<'_>,
+        second: &Layer<'_>,
+        blocks: usize,
+        planes: usize,
+        packed: bool,
+    ) -> Result<Self, KernelError> {
+        let between = first.to;
+        if between != second.from || first.other.is_some() || blocks > planes {
+            return Err(KernelError::Bounds);
+        }
+        let (start, block) = (between.start, between.block);
+        let first = Direct::new(first, blocks, packed)?;
+        Ok(Self { first, second: Depthwise::new(second)?, start, block })
+    }
+
+    /// # Safety
+    /// The layers' other views lie in `arena` for so many images; `local` has memory for each thread, `stride` elements apart, with
+    /// as many planes as were told of; and nobody else uses either.
+    pub(crate) unsafe fn run(&self, arena: Address, local: Address, stride: usize, images: usize, pool: &mut Pool) {
+        let groups = self.first.groups().len();
+        pool.run_on(images * groups, &|task, thread| {
+            let (image, group) = (task / groups, task % groups);
+            let Some([first, count]) = self.first.groups().nth(group) else { return };
+            let own = thread * stride;
+            // SAFETY: each thread has its own planes, at least as many as a group has blocks; no two tasks have a block of the
+            // second layer in common.
+            unsafe {
+                self.first.run_group(arena, image, group, local.at(own + self.start));
+                for place in 0..count {
+                    let from = local.at(own + self.second.window_start() + place * self.block);
+                    self.second.run_block(arena, image, first + place, from);
+                }
+            }
+        });
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!("{}, depthwise", self.first.describe())
+    }
+}
