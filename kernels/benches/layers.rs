@@ -28,9 +28,9 @@ fn main() {
     };
     let weights = networks::weights();
     let networks = [
-        ("GoogLeNet", networks::googlenet(&weights).unwrap()),
-        ("ResNet-50", networks::resnet50(&weights).unwrap()),
-        ("MobileNetV2", networks::mobilenet_v2(&weights).unwrap()),
+        ("GoogLeNet", networks::googlenet(&weights, 224).unwrap()),
+        ("ResNet-50", networks::resnet50(&weights, 224).unwrap()),
+        ("MobileNetV2", networks::mobilenet_v2(&weights, 224).unwrap()),
     ];
     let networks = networks.map(|(name, graph)| (name.to_owned(), graph));
     if has("profile") {

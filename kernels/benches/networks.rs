@@ -1,13 +1,14 @@
-//! Networks to measure: the layers of published ones, with weights of no meaning.
+//! Networks to measure and to test with: the layers of published ones, with weights of no meaning.
 
 use adit_kernels::{
     Activation, Convolution, Graph, KernelError, Linear, Padding, Pool, Reduction, Shape, Value, Window,
 };
 
-/// So many weights as the largest layer needs; every layer takes its own from the beginning.
-pub fn weights() -> Vec<f32> {
+/// So many weights as the largest layer needs; every layer takes its own from the beginning. So large that values neither vanish nor
+/// explode on their way through a network.
+pub(crate) fn weights() -> Vec<f32> {
     let number = |place: u32| (place.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 - 0.5;
-    (0..2048 * 4096).map(|place| number(place) * 0.05).collect()
+    (0..2048 * 4096).map(|place| number(place) * 0.2).collect()
 }
 
 type Built<'w> = Result<Graph<'w>, KernelError>;
@@ -66,8 +67,8 @@ impl<'w> Net<'w> {
 }
 
 /// Szegedy et al., "Going Deeper with Convolutions" (2014), as in torchvision: kernels of 3 where the paper has 5.
-pub fn googlenet(weights: &[f32]) -> Built<'_> {
-    let mut net = Net::new(weights, 224)?;
+pub(crate) fn googlenet(weights: &[f32], side: usize) -> Built<'_> {
+    let mut net = Net::new(weights, side)?;
     let x = net.relu(net.graph.input(), 64, 7, 2)?;
     let x = net.max_pool(x, 3, 2, 0, true)?;
     let x = net.relu(x, 64, 1, 1)?;
@@ -103,8 +104,8 @@ pub fn googlenet(weights: &[f32]) -> Built<'_> {
 }
 
 /// He et al., "Deep Residual Learning for Image Recognition" (2015), with the stride at the 3 x 3, as in torchvision.
-pub fn resnet50(weights: &[f32]) -> Built<'_> {
-    let mut net = Net::new(weights, 224)?;
+pub(crate) fn resnet50(weights: &[f32], side: usize) -> Built<'_> {
+    let mut net = Net::new(weights, side)?;
     let x = net.relu(net.graph.input(), 64, 7, 2)?;
     let mut x = net.max_pool(x, 3, 2, 1, false)?;
     for (width, repetitions, stride) in [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)] {
@@ -124,8 +125,8 @@ pub fn resnet50(weights: &[f32]) -> Built<'_> {
 }
 
 /// Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), as in torchvision.
-pub fn mobilenet_v2(weights: &[f32]) -> Built<'_> {
-    let mut net = Net::new(weights, 224)?;
+pub(crate) fn mobilenet_v2(weights: &[f32], side: usize) -> Built<'_> {
+    let mut net = Net::new(weights, side)?;
     let mut x = net.unit(net.graph.input(), 32, Window::square(3, 2, 1), 1, Activation::Relu6)?;
     let table =
         [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
@@ -145,7 +146,7 @@ pub fn mobilenet_v2(weights: &[f32]) -> Built<'_> {
 }
 
 /// Single layers that networks spend their time in, with what stands before them taken away.
-pub fn layers(weights: &[f32]) -> Result<Vec<(String, Graph<'_>)>, KernelError> {
+pub(crate) fn layers(weights: &[f32]) -> Result<Vec<(String, Graph<'_>)>, KernelError> {
     let three = |stride| Window::square(3, stride, 1);
     let point = Window::square(1, 1, 0);
     let table = [

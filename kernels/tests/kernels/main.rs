@@ -4,7 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod convolutions;
+#[path = "../../benches/networks.rs"]
+#[allow(dead_code, reason = "its single layers are for measuring")]
+mod networks;
 mod numbers;
 mod others;
 mod pairs;
 mod plans;
+mod whole;
