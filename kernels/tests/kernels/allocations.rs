@@ -1,0 +1,52 @@
+//! A pass allocates nothing: every allocation of a thread is counted.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use adit_kernels::{Plan, PlanOptions};
+
+use crate::networks;
+use crate::numbers::numbers;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+// SAFETY: the system's allocator does all the work.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller has it.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as the caller has it.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[test]
+fn a_pass_allocates_nothing() {
+    let weights = networks::weights();
+    for graph in [networks::googlenet(&weights, 64), networks::mobilenet_v2(&weights, 64)] {
+        let graph = graph.unwrap();
+        let input = numbers(1, 2 * 3 * 64 * 64);
+        let mut output = vec![0.0; 2 * 1000];
+        for threads in [1, 2] {
+            let options = PlanOptions { threads, batch: 2, cache: 100_000, ..PlanOptions::default() };
+            let mut plan = Plan::new(&graph, &options).unwrap();
+            let before = ALLOCATIONS.get();
+            plan.run(&input, &mut [&mut output]).unwrap();
+            assert_eq!(ALLOCATIONS.get() - before, 0, "{threads} threads");
+        }
+    }
+    let before = ALLOCATIONS.get();
+    drop(std::hint::black_box(Box::new(1)));
+    assert_eq!(ALLOCATIONS.get() - before, 1, "they are counted");
+}
