@@ -10,7 +10,9 @@ use adit_agent::config::{Config, RelayConfig, TransportChoice};
 use adit_certs::{Bundle, Store, Validity, relay_tunnel, relay_tunnel_over_tcp, reset_key};
 use adit_common::id::AgentId;
 use adit_common::manifest::MANIFEST_PATH;
-use adit_common::tunnel::{Role, Session, SessionLimits, TransportOptions, UDP_BUFFER, bind_udp, relay_endpoint};
+use adit_common::tunnel::{
+    RelayTransport, Role, Session, SessionLimits, TransportOptions, UDP_BUFFER, bind_udp, relay_endpoint,
+};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
@@ -126,7 +128,8 @@ async fn what_tls_finds_wrong_over_quic_is_not_hidden_by_tcp() {
     let (tcp, came, _sessions) = tcp_port(relay_tunnel_over_tcp(&relay).unwrap()).await;
     let (socket, _) = bind_udp(ANY.parse().unwrap(), UDP_BUFFER).unwrap();
     let key = reset_key(&store.relay_folder().join("reset.key")).unwrap();
-    let endpoint = relay_endpoint(socket, relay_tunnel(&relay).unwrap(), &key, &TransportOptions::default()).unwrap();
+    let transport = RelayTransport::new(relay_tunnel(&relay).unwrap(), TransportOptions::default()).unwrap();
+    let endpoint = relay_endpoint(socket, &transport, &key).unwrap();
     let udp = endpoint.local_addr().unwrap();
     tokio::spawn(async move {
         while let Some(incoming) = endpoint.accept().await {

@@ -10,7 +10,8 @@ use adit_common::id::AgentId;
 use adit_common::manifest::{MANIFEST_PATH, Manifest, ModelState, Report};
 use adit_common::timing::Timing;
 use adit_common::tunnel::{
-    ResetCode, Session, SessionLimits, TransportOptions, TunnelBody, UDP_BUFFER, bind_udp, relay_endpoint,
+    RelayTransport, ResetCode, Session, SessionLimits, TransportOptions, TunnelBody, UDP_BUFFER, bind_udp,
+    relay_endpoint,
 };
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode};
@@ -42,7 +43,8 @@ fn listen(folder: &TempDir, address: SocketAddr) -> quinn::Endpoint {
     let tls = relay_tunnel(&Bundle::relay(&store.relay_folder())).unwrap();
     let (socket, _) = bind_udp(address, UDP_BUFFER).unwrap();
     let key = reset_key(&folder.path().join("reset.key")).unwrap();
-    relay_endpoint(socket, tls, &key, &TransportOptions::default()).unwrap()
+    let transport = RelayTransport::new(tls, TransportOptions::default()).unwrap();
+    relay_endpoint(socket, &transport, &key).unwrap()
 }
 
 impl Relay {

@@ -37,6 +37,6 @@ pub use exchange::{Answer, CallError, Callee, Caller, Sent};
 pub use session::{Session, SessionLimits, Transport};
 pub use tcp::{Loss, TCP_ALPN, prepare_tcp};
 pub use transport::{
-    ALPN, Role, TransportOptions, UDP_BUFFER, UdpBuffers, agent_config, agent_endpoint, bind_udp, relay_endpoint,
-    transport,
+    ALPN, RelayTransport, Role, TransportOptions, UDP_BUFFER, UdpBuffers, agent_config, agent_endpoint, bind_udp,
+    relay_endpoint, transport,
 };

@@ -130,17 +130,38 @@ pub fn bind_udp(address: SocketAddr, wanted: usize) -> io::Result<(UdpSocket, Ud
     Ok((socket.into(), buffers))
 }
 
+/// What a relay accepts tunnels with.
+#[derive(Debug)]
+pub struct RelayTransport {
+    server: quinn::ServerConfig,
+    options: TransportOptions,
+}
+
+impl RelayTransport {
+    /// With these settings for all tunnels.
+    pub fn new(tls: rustls::ServerConfig, options: TransportOptions) -> Result<Self, TunnelError> {
+        let crypto = QuicServerConfig::try_from(tls).map_err(|error| TunnelError::Setup(error.to_string()))?;
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+        // A memory of nobody's path: each session gets its own by `along`, or begins as if nothing were known.
+        server.transport_config(Arc::new(transport(Role::Relay, &options, &PathMemory::none())));
+        Ok(Self { server, options })
+    }
+
+    /// For a peer whose path may be known from before.
+    pub fn along(&self, memory: &PathMemory) -> Arc<quinn::ServerConfig> {
+        let mut server = self.server.clone();
+        server.transport_config(Arc::new(transport(Role::Relay, &self.options, memory)));
+        Arc::new(server)
+    }
+}
+
 /// The relay's endpoint. With the same `reset_key` after a restart, it answers packets of sessions that it no longer knows
 /// with a stateless reset, and their agents dial again within a round trip.
 pub fn relay_endpoint(
     socket: UdpSocket,
-    tls: rustls::ServerConfig,
+    transport: &RelayTransport,
     reset_key: &[u8; 64],
-    options: &TransportOptions,
 ) -> Result<Endpoint, TunnelError> {
-    let crypto = QuicServerConfig::try_from(tls).map_err(|error| TunnelError::Setup(error.to_string()))?;
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    server.transport_config(Arc::new(transport(Role::Relay, options, &PathMemory::default())));
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset_key)));
     // Connection ids are keyed too, and a packet whose id this endpoint could not have made is dropped unanswered: the key
     // must survive the restart along with the other.
@@ -149,7 +170,7 @@ pub fn relay_endpoint(
     config.cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(ids)));
     // quinn's 20 ms would make 1,000 agents wait for 20 s.
     config.min_reset_interval(Duration::from_micros(100));
-    Ok(Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))?)
+    Ok(Endpoint::new(config, Some(transport.server.clone()), socket, Arc::new(quinn::TokioRuntime))?)
 }
 
 /// An agent's endpoint; it dials and accepts nothing.

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use adit_common::tunnel::{
-    ALPN, PathMemory, Session, SessionLimits, TransportOptions, UDP_BUFFER, agent_config, agent_endpoint, bind_udp,
-    relay_endpoint,
+    ALPN, PathMemory, RelayTransport, Session, SessionLimits, TransportOptions, UDP_BUFFER, agent_config,
+    agent_endpoint, bind_udp, relay_endpoint,
 };
 use quinn::{Connection, Endpoint};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -43,7 +43,8 @@ impl Identity {
 /// An endpoint on loopback that accepts tunnels.
 pub fn listen(identity: &Identity, address: SocketAddr, reset_key: &[u8; 64], options: &TransportOptions) -> Endpoint {
     let (socket, _) = bind_udp(address, UDP_BUFFER).unwrap();
-    relay_endpoint(socket, identity.relay(), reset_key, options).unwrap()
+    let transport = RelayTransport::new(identity.relay(), options.clone()).unwrap();
+    relay_endpoint(socket, &transport, reset_key).unwrap()
 }
 
 pub async fn dial(identity: &Identity, address: SocketAddr, options: &TransportOptions) -> (Endpoint, Connection) {

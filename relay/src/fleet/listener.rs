@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use adit_certs::{Bundle, CertsError, relay_tunnel, relay_tunnel_over_tcp, reset_key};
 use adit_common::daemon::Shutdown;
-use adit_common::tunnel::{TunnelError, UdpBuffers, bind_udp, relay_endpoint};
+use adit_common::tunnel::{RelayTransport, TunnelError, UdpBuffers, bind_udp, relay_endpoint};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::gate::{Gate, TcpPort};
+use super::paths::Paths;
 use super::reception::Reception;
 use super::registry::Registry;
 use crate::config::TunnelConfig;
@@ -84,9 +85,11 @@ impl Listener {
         } else {
             tracing::info!(send = buffers.send, receive = buffers.receive, "the UDP buffers are as wanted");
         }
-        let endpoint = relay_endpoint(socket, tls, &key, &config.transport())?;
+        let transport = RelayTransport::new(tls, config.transport())?;
+        let endpoint = relay_endpoint(socket, &transport, &key)?;
         let handshakes = Arc::new(Semaphore::new(config.max_handshakes));
-        let reception = Arc::new(Reception { registry, metrics, config: config.clone() });
+        let reception =
+            Arc::new(Reception { registry, metrics, config: config.clone(), transport, paths: Paths::default() });
         let gate = if config.tcp {
             let tls = Arc::new(relay_tunnel_over_tcp(certificates)?);
             Some(Gate::new(tls, reception.clone(), handshakes.clone(), scope))

@@ -12,7 +12,7 @@ use adit_certs::{CertsError, peer_agent};
 use adit_common::daemon::Shutdown;
 use adit_common::id::AgentId;
 use adit_common::manifest::{Manifest, Report};
-use adit_common::tunnel::{ResetCode, Role, Session, SessionLimits, TunnelError, prepare_tcp};
+use adit_common::tunnel::{RelayTransport, ResetCode, Role, Session, SessionLimits, TunnelError, prepare_tcp};
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::server::StartHandshake;
 
 use super::agent::Agent;
+use super::paths::Paths;
 use super::registry::Registry;
 use super::reports::{ReportError, Reports};
 use crate::config::TunnelConfig;
@@ -70,12 +71,15 @@ pub(super) struct Reception {
     pub(super) registry: Arc<Registry>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) config: TunnelConfig,
+    pub(super) transport: RelayTransport,
+    pub(super) paths: Paths,
 }
 
 impl Reception {
     /// QUIC's handshake, awaited to its end, and who has come.
     pub(super) async fn admit(&self, incoming: quinn::Incoming) -> Result<(AgentId, Session), Refusal> {
-        let handshake = async { incoming.accept()?.await };
+        let memory = self.paths.of(incoming.remote_address().ip(), Instant::now());
+        let handshake = async { incoming.accept_with(self.transport.along(&memory))?.await };
         let connection = timeout(self.config.handshake_timeout, handshake).await.map_err(|_| Refusal::Slow)??;
         let identity = connection.peer_identity().ok_or(Refusal::Anonymous)?;
         let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| Refusal::Anonymous)?;

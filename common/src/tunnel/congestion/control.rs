@@ -118,18 +118,32 @@ impl KnownPath {
 }
 
 /// Where a path's next session finds what the last one learned; clones are the same memory.
-#[derive(Debug, Clone, Default)]
-pub struct PathMemory(Arc<Mutex<Option<KnownPath>>>);
+#[derive(Debug, Clone)]
+pub struct PathMemory(Option<Arc<Mutex<Option<KnownPath>>>>);
 
 impl PathMemory {
+    /// A memory that keeps nothing.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
     /// What is known.
     pub fn get(&self) -> Option<KnownPath> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps what was found out.
     pub fn set(&self, known: KnownPath) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        if let Some(memory) = &self.0 {
+            *memory.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        }
+    }
+}
+
+impl Default for PathMemory {
+    /// A memory of which nothing is known yet.
+    fn default() -> Self {
+        Self(Some(Arc::default()))
     }
 }
 
