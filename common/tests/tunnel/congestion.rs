@@ -203,6 +203,21 @@ fn a_route_that_becomes_longer_is_no_queue_for_long() {
 }
 
 #[test]
+fn a_session_that_began_next_door_is_as_quick_on_a_long_way() {
+    let mut network = Network::new(Path::delayed(0), Path::delayed(0), 1);
+    let mut at = poisson(200.0, seconds(0.5), seconds(2.0), 1);
+    at.extend(poisson(20.0, seconds(2.0), seconds(12.0), 2));
+    network.add(Work::Bodies { bytes: 150_000, at }, ours());
+    network.run_until(seconds(2.0));
+    let far = Path::delayed(20);
+    (network.there.path, network.back.path) = (far, far);
+    network.run_until(seconds(13.0));
+    let late = network.flows[0].arrivals.iter().filter(|body| body.due > seconds(4.0));
+    let slowest = late.map(|body| body.took).max().unwrap();
+    assert!(slowest < seconds(0.15), "{slowest:?}");
+}
+
+#[test]
 fn a_satellite_is_used() {
     let path = Path::delayed(150).rate(25.0, 900_000).loss(Loss::Bursts(0.005, 6.0));
     let (rate, network) = alone(path, Path::delayed(150), 30.0, 1);

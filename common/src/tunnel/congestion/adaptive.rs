@@ -35,6 +35,8 @@ pub(super) struct Adaptive {
     window: u64,
     phase: Phase,
     floor: Floor,
+    /// The floor when others came: beside them it may not be seen for longer than is remembered.
+    held: Option<Duration>,
     crest: Crest,
     evidence: Evidence,
     follow: Follow,
@@ -68,6 +70,8 @@ pub(super) struct Seen {
     pub(super) window: f64,
     /// Bytes that arrived.
     pub(super) delivered: f64,
+    /// How long the round took: longer than a round trip where a queue grew meanwhile.
+    pub(super) elapsed: Duration,
     /// The luckiest packet's time, and what of it is queue.
     pub(super) least: Duration,
     pub(super) queue: Duration,
@@ -90,7 +94,7 @@ pub(super) struct Seen {
 impl Seen {
     /// Bytes a second.
     pub(super) fn rate(&self) -> f64 {
-        self.delivered / self.least.as_secs_f64().max(1e-6)
+        self.delivered / self.elapsed.as_secs_f64().max(1e-6)
     }
 
     pub(super) fn packets(&self) -> f64 {
@@ -110,6 +114,8 @@ pub(super) enum Verdict {
     Settle(f64, Cause, Calm),
     /// Others fill the queue.
     Contest(f64),
+    /// The path became longer: what was taken for a queue is its floor.
+    Reroute(f64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +135,7 @@ impl Adaptive {
             window: known.clamp(INITIAL * packet, LARGEST),
             phase: Phase::Start(Start::default()),
             floor: Floor::new(),
+            held: None,
             crest: Crest::new(),
             evidence: Evidence::new(),
             follow: Follow::default(),
@@ -168,7 +175,7 @@ impl Adaptive {
         let arrived = std::mem::take(&mut self.arrived);
         // What was under way just before, which has no acknowledgements in it: nobody acknowledges those.
         self.round.peak = self.round.peak.max(in_flight + arrived);
-        let floor = self.floor.get()?;
+        let floor = self.floor()?;
         if let Phase::Start(start) = &self.phase
             && start.grows(&self.round, self.window, self.round.mean().saturating_sub(floor) < target(floor))
         {
@@ -198,7 +205,7 @@ impl Adaptive {
 
     /// What is known of the path.
     pub(super) fn report(&self) -> PathReport {
-        let floor = self.floor.get().map_or(0.0, |floor| floor.as_secs_f64());
+        let floor = self.floor().map_or(0.0, |floor| floor.as_secs_f64());
         PathReport {
             mode: match self.phase {
                 Phase::Start(_) => Mode::Start,
@@ -229,6 +236,7 @@ impl Adaptive {
             packet: self.packet as f64,
             window: self.window as f64,
             delivered: round.delivered as f64,
+            elapsed: now.saturating_duration_since(round.began).max(least),
             least,
             queue,
             target,
@@ -260,14 +268,29 @@ impl Adaptive {
                 self.reduce(now, window, cause);
             }
             Verdict::Settle(window, cause, calm) => {
+                self.held = None;
                 self.phase = Phase::Calm(calm);
                 self.reduce(now, window, cause);
             }
+            Verdict::Reroute(window) => {
+                self.set_window(window);
+                self.floor = Floor::new();
+                self.floor.sample(now, seen.least);
+                self.crest = Crest::new();
+                self.limit = None;
+                self.phase = Phase::Start(Start::default());
+            }
             Verdict::Contest(window) => {
                 self.set_window(window);
+                self.held = self.floor.get();
                 self.phase = Phase::Contested(Contested::new(now, self.window as f64 / seen.packet));
             }
         }
+    }
+
+    fn floor(&self) -> Option<Duration> {
+        let floor = self.floor.get()?;
+        Some(self.held.map_or(floor, |held| held.min(floor)))
     }
 
     fn set_window(&mut self, window: f64) {

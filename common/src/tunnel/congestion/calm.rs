@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::adaptive::{Cause, Seen, Verdict};
 
-/// Reductions in a row without an effect on the queue after which it is somebody else's.
-const VAIN: u32 = 3;
+/// What was left out in vain, as the logarithm of its share, after which a queue is not ours: a half.
+const VAIN: f64 = 0.7;
+
+/// Packets without which a reduction shows nothing: a queue of a few of them does not become half of it.
+const ENOUGH: f64 = 16.0;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Calm {
@@ -13,23 +16,33 @@ pub(super) struct Calm {
     streak: u32,
     /// The last reduction for a queue, until its effect was seen.
     cut: Option<Cut>,
-    /// Reductions in a row that did not empty the queue, and the window before the first, in bytes.
-    vain: u32,
+    /// How much less is sent after reductions that did not empty the queue, as a logarithm, and the window before the first, in
+    /// bytes.
+    vain: f64,
     before: f64,
 }
 
 /// A reduction that is an experiment: if the queue is ours it is gone a round trip later.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
+    /// What it was made for.
+    least: Duration,
     queue: Duration,
-    /// Bytes a second that arrived.
+    /// Bytes, and bytes a second that arrived.
+    window: f64,
     rate: f64,
+}
+
+impl Cut {
+    fn of(seen: &Seen) -> Self {
+        Self { least: seen.least, queue: seen.queue, window: seen.window, rate: seen.rate() }
+    }
 }
 
 impl Calm {
     /// After a first reduction because of a queue.
     pub(super) fn after(seen: &Seen) -> Self {
-        Self { before: seen.window, cut: Some(Cut { queue: seen.queue, rate: seen.rate() }), ..Self::default() }
+        Self { before: seen.window, cut: Some(Cut::of(seen)), ..Self::default() }
     }
 
     pub(super) fn judge(&mut self, seen: &Seen) -> Verdict {
@@ -38,13 +51,18 @@ impl Calm {
         }
         if let Some(cut) = self.cut.take() {
             // A queue of our own would be short now. On a link so slow that we cannot send less it stays, and so does the rate.
-            if 2 * seen.queue > cut.queue && seen.rate() < 0.85 * cut.rate {
-                self.vain += 1;
+            let enough = cut.window >= ENOUGH * seen.packet;
+            if enough && 2 * seen.queue > cut.queue && seen.rate() < 0.85 * cut.rate {
+                self.vain += (cut.window / seen.window).ln();
                 if self.vain >= VAIN {
-                    return Verdict::Contest(self.before.max(seen.window));
+                    let window = self.before.max(seen.window);
+                    // The smaller window shortens any queue by as much as we had in it. If it did nothing at all, there is none.
+                    let same = (seen.least / 50).max(Duration::from_millis(1));
+                    let rerouted = seen.least.abs_diff(cut.least) <= same;
+                    return if rerouted { Verdict::Reroute(window) } else { Verdict::Contest(window) };
                 }
             } else {
-                self.vain = 0;
+                self.vain = 0.0;
             }
         }
         if seen.queue > seen.target {
@@ -52,10 +70,10 @@ impl Calm {
             if !seen.busy {
                 return Verdict::Keep;
             }
-            if self.vain == 0 {
+            if self.vain == 0.0 {
                 self.before = seen.window;
             }
-            self.cut = Some(Cut { queue: seen.queue, rate: seen.rate() });
+            self.cut = Some(Cut::of(seen));
             // A little less than fills the path, so that the floor is seen again, and by others on the path too.
             return Verdict::Reduce(0.95 * seen.carried_empty, Cause::Queue);
         }

@@ -67,7 +67,7 @@ impl Contested {
 
     fn is_time(&self, seen: &Seen) -> bool {
         let pause = if self.alone > 0 { seen.least * 3 } else { (seen.least * 12).max(Duration::from_secs(2)) };
-        seen.queue > seen.target && seen.since > 4 && seen.now.saturating_duration_since(self.last_trial) > pause
+        seen.queue > seen.target && seen.since > 1 && seen.now.saturating_duration_since(self.last_trial) > pause
     }
 
     fn go_on(&mut self, mut trial: Trial, seen: &Seen) -> Verdict {
