@@ -71,7 +71,7 @@ pub(super) struct Seen {
     /// Bytes that arrived.
     pub(super) delivered: f64,
     /// How long the round took: longer than a round trip where a queue grew meanwhile.
-    pub(super) elapsed: Duration,
+    pub(super) lasted: Duration,
     /// The luckiest packet's time, and what of it is queue.
     pub(super) least: Duration,
     pub(super) queue: Duration,
@@ -94,7 +94,7 @@ pub(super) struct Seen {
 impl Seen {
     /// Bytes a second.
     pub(super) fn rate(&self) -> f64 {
-        self.delivered / self.elapsed.as_secs_f64().max(1e-6)
+        self.delivered / self.lasted.as_secs_f64().max(1e-6)
     }
 
     pub(super) fn packets(&self) -> f64 {
@@ -236,7 +236,7 @@ impl Adaptive {
             packet: self.packet as f64,
             window: self.window as f64,
             delivered: round.delivered as f64,
-            elapsed: now.saturating_duration_since(round.began).max(least),
+            lasted: now.saturating_duration_since(round.began).max(least),
             least,
             queue,
             target,
