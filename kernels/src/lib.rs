@@ -28,5 +28,5 @@ pub use activation::Activation;
 pub use error::KernelError;
 pub use graph::{Convolution, Graph, Linear, Pool, Reduction, Value};
 pub use isa::Isa;
-pub use plan::{Choice, Plan, PlanOptions, StepTime};
+pub use plan::{Blueprint, Choice, Plan, PlanOptions, StepTime};
 pub use shape::{Padding, Shape, Window};

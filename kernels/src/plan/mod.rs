@@ -12,4 +12,4 @@ pub(crate) mod transfer;
 pub(crate) mod tuning;
 
 pub use choice::Choice;
-pub use network::{Plan, PlanOptions, StepTime};
+pub use network::{Blueprint, Plan, PlanOptions, StepTime};

@@ -65,6 +65,43 @@ pub struct Plan {
     pool: Pool,
 }
 
+/// What all plans over the same weights have in common: the steps, and the weights packed for them.
+#[derive(Debug, Clone)]
+pub struct Blueprint {
+    program: Arc<Program>,
+    input: Shape,
+}
+
+impl Blueprint {
+    /// A plan with memory and so many threads of its own: for a worker.
+    pub fn plan(&self, threads: usize) -> Result<Plan, KernelError> {
+        Plan::with(Arc::clone(&self.program), self.input, Pool::new(threads)?)
+    }
+
+    /// Images that its plans have room for.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.program.batch
+    }
+
+    /// Shape of one image of the input.
+    #[must_use]
+    pub const fn input(&self) -> Shape {
+        self.input
+    }
+
+    /// Shapes of one image of each output.
+    pub fn outputs(&self) -> impl Iterator<Item = Shape> + '_ {
+        self.program.outlets.iter().map(|outlet| outlet.shape)
+    }
+
+    /// Bytes of the packed weights, however many plans share them.
+    #[must_use]
+    pub fn weights(&self) -> usize {
+        self.program.steps.iter().map(|named| named.step.weights()).sum::<usize>() * size_of::<f32>()
+    }
+}
+
 impl Plan {
     /// A plan whose convolutions are computed as a rule of thumb has it, or as `options` pin it.
     pub fn new(graph: &Graph<'_>, options: &PlanOptions) -> Result<Self, KernelError> {
@@ -100,7 +137,28 @@ impl Plan {
 
     /// Another plan over the same weights, with memory and so many threads of its own: for another worker.
     pub fn another(&self, threads: usize) -> Result<Self, KernelError> {
-        Self::with(Arc::clone(&self.program), self.input, Pool::new(threads)?)
+        self.blueprint().plan(threads)
+    }
+
+    /// What makes other plans over the same weights, without the memory that this one runs in.
+    #[must_use]
+    pub fn blueprint(&self) -> Blueprint {
+        Blueprint { program: Arc::clone(&self.program), input: self.input }
+    }
+
+    /// The same plan, in the same memory, with so many threads.
+    pub fn with_threads(mut self, threads: usize) -> Result<Self, KernelError> {
+        if threads != self.pool.threads() {
+            self.pool = Pool::new(threads)?;
+            self.room.share(threads)?;
+        }
+        Ok(self)
+    }
+
+    /// Threads that share a pass, the caller's among them.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
     }
 
     /// How each convolution that leaves a choice is computed, in order.

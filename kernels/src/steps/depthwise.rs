@@ -64,6 +64,11 @@ impl Depthwise {
         })
     }
 
+    /// Elements of its weights and biases as they are packed.
+    pub(crate) fn weights(&self) -> usize {
+        self.weights.elements().len() + self.bias.elements().len()
+    }
+
     /// # Safety
     /// The views lie in `arena` for so many images, and nobody else uses it.
     pub(crate) unsafe fn run(&self, arena: Address, images: usize, pool: &mut Pool) {

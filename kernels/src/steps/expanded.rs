@@ -58,6 +58,11 @@ impl Expanded {
         });
     }
 
+    /// Elements of both layers' weights and biases as they are packed.
+    pub(crate) fn weights(&self) -> usize {
+        self.first.weights() + self.second.weights()
+    }
+
     pub(crate) fn describe(&self) -> String {
         format!("{}, depthwise", self.first.describe())
     }

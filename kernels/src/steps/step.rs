@@ -36,6 +36,13 @@ impl Room {
         })
     }
 
+    /// Gives so many threads memory of their own, in place of those before.
+    pub(crate) fn share(&mut self, threads: usize) -> Result<(), KernelError> {
+        let local = self.stride.checked_mul(threads).ok_or(KernelError::Memory(usize::MAX))?;
+        self.local = Memory::zeroed(local)?;
+        Ok(())
+    }
+
     pub(crate) fn elements(&self) -> usize {
         self.arena.elements().len() + self.scratch.elements().len() + self.local.elements().len()
     }
@@ -83,6 +90,18 @@ impl Step {
         match self {
             Self::Winograd(step) => step.scratch(),
             _ => 0,
+        }
+    }
+
+    /// Elements of its weights and biases as they are packed.
+    pub(crate) fn weights(&self) -> usize {
+        match self {
+            Self::Direct(step) => step.weights(),
+            Self::Winograd(step) => step.weights(),
+            Self::Depthwise(step) => step.weights(),
+            Self::Expanded(step) => step.weights(),
+            Self::Linear(step) => step.weights(),
+            Self::Pool(_) | Self::Mean(_) | Self::Elementwise(_) | Self::Upsample(_) | Self::Regroup(_) => 0,
         }
     }
 

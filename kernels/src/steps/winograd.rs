@@ -114,6 +114,11 @@ impl Winograd {
         (self.tile + 2) * (self.tile + 2)
     }
 
+    /// Elements of its weights and biases as they are packed.
+    pub(crate) fn weights(&self) -> usize {
+        self.weights.elements().len() + self.bias.elements().len()
+    }
+
     /// # Safety
     /// The views lie in `arena` for so many images, `scratch` has [`Self::scratch`] elements, and nobody else uses either.
     pub(crate) unsafe fn run(&self, arena: Address, scratch: Address, images: usize, pool: &mut Pool) {

@@ -138,6 +138,28 @@ fn workers_share_weights_and_give_the_same() {
 }
 
 #[test]
+fn a_blueprint_outlives_its_plan_and_a_plan_its_number_of_threads() {
+    let weights = Weights::new();
+    // Not Winograd's way, whose weights are more than were given, and a cache that has the last two computed together.
+    let options = PlanOptions { batch: 2, winograd: false, cache: 2 * 30 * 30 * 64, ..PlanOptions::default() };
+    let mut plan = Plan::new(&weights.graph(), &options).unwrap();
+    let blueprint = plan.blueprint();
+    let input = numbers(5, 2 * INPUT.elements());
+    let expected = ran(&mut plan, &input).unwrap();
+    drop(plan);
+    let mut plan = blueprint.plan(1).unwrap();
+    for threads in [1, 3, 2] {
+        plan = plan.with_threads(threads).unwrap();
+        assert_eq!((plan.threads(), ran(&mut plan, &input).unwrap()), (threads, expected.clone()));
+    }
+    assert!(plan.with_threads(0).is_err());
+    assert_eq!((blueprint.batch(), blueprint.input()), (2, INPUT));
+    assert_eq!(blueprint.outputs().collect::<Vec<_>>(), [Shape::new(32, 30, 30)]);
+    let given = weights.0.iter().map(Vec::len).sum::<usize>() + 3 * 32;
+    assert_eq!(blueprint.weights(), given * size_of::<f32>());
+}
+
+#[test]
 fn a_pass_stops_between_two_steps_and_the_next_one_is_whole() {
     let weights = Weights::new();
     let graph = weights.graph();
