@@ -211,6 +211,9 @@ pub enum VisionError {
         /// Why not.
         reason: String,
     },
+    /// The network could not be compiled into kernels: no memory or no thread is to be had.
+    #[error("the network could not be compiled for the processor")]
+    Kernels(#[from] adit_kernels::KernelError),
     /// The tensor library failed: out of memory, or a device fault.
     #[error("computation failed")]
     Compute(#[from] candle_core::Error),

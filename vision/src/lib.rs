@@ -13,6 +13,8 @@ pub mod train;
 
 mod boxes;
 mod builder;
+mod compile;
+mod compiled;
 mod depthwise;
 mod device;
 mod elementwise;
@@ -23,6 +25,7 @@ mod network;
 mod networks;
 mod output;
 mod padded;
+mod plans;
 mod precision;
 mod shape;
 mod stop;
@@ -30,11 +33,13 @@ mod unfold;
 mod weights;
 mod zoo;
 
+pub use adit_kernels::Isa;
 pub use adit_picture::ImageError;
 pub use candle_core::{Device, Tensor};
 
 pub use crate::boxes::{Candidates, DetectOptions};
 pub use crate::builder::GraphBuilder;
+pub use crate::compiled::Compiled;
 pub use crate::device::{Compute, DeviceChoice};
 pub use crate::error::{DeviceFault, VisionError};
 pub use crate::graph::{Graph, Step, Value};

@@ -2,9 +2,11 @@
 
 use std::fmt::Debug;
 
+use adit_kernels::Isa;
 use candle_core::{DType, Device, Tensor};
 
 use crate::boxes::Candidates;
+use crate::compiled::Compiled;
 use crate::error::VisionError;
 use crate::graph::Graph;
 use crate::precision::Precision;
@@ -23,6 +25,16 @@ pub trait Network: Send + Sync + Debug {
     /// when it answers true the result is [`VisionError::Stopped`]. What it gives is there: a GPU has come to the end of the
     /// pass, and tensors lie in the processor's memory.
     fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError>;
+
+    /// The instructions of the fused kernels that run its layers; nothing where candle's operations do.
+    fn kernels(&self) -> Option<Isa> {
+        None
+    }
+
+    /// Bytes that its weights take in memory, where that is not what they take as they are stored.
+    fn weight_bytes(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// What comes out of a network, before anybody interprets it.
@@ -96,10 +108,15 @@ impl Classifier {
         Ok(Self { graph: self.graph.in_precision(precision)? })
     }
 
-    /// The layers, for whoever wants to walk or compile them.
+    /// The layers, for whoever wants to walk them.
     #[must_use]
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// The same classifier, run by fused kernels on the processor, in f32.
+    pub fn compile(&self) -> Result<Compiled, VisionError> {
+        Compiled::new(&self.graph, None)
     }
 
     /// The logits alone, `[N, classes]`.
@@ -146,6 +163,28 @@ pub(crate) struct Decoder {
     pub(crate) decode: fn(&[Level<'_>], ImageShape) -> Candidates,
 }
 
+impl Decoder {
+    /// Makes boxes of levels `[N, C, H, W]`, the finest first; `input` is the shape of the network's input.
+    pub(crate) fn read(&self, levels: &[Tensor], input: ImageShape) -> Result<Heads, VisionError> {
+        let mut maps = Vec::with_capacity(levels.len());
+        for level in levels {
+            let (_, channels, height, width) = level.dims4()?;
+            let values = level.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+            maps.push((values, ImageShape { channels, height, width }));
+        }
+        let image = |number: usize| {
+            let mut parts = Vec::with_capacity(maps.len());
+            for (values, shape) in &maps {
+                let elements = shape.elements();
+                parts.push(Level { values: &values[number * elements..(number + 1) * elements], shape: *shape });
+            }
+            (self.decode)(&parts, input)
+        };
+        let images = levels.first().map_or(Ok(0), |level| level.dim(0))?;
+        Ok(Heads::Boxes((0..images).map(image).collect()))
+    }
+}
+
 /// A network whose graph ends in feature maps that state boxes.
 #[derive(Debug, Clone)]
 pub struct Detector {
@@ -163,10 +202,15 @@ impl Detector {
         Ok(Self { graph: self.graph.in_precision(precision)?, ..self })
     }
 
-    /// The layers, for whoever wants to walk or compile them.
+    /// The layers, for whoever wants to walk them.
     #[must_use]
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// The same detector, run by fused kernels on the processor, in f32.
+    pub fn compile(&self) -> Result<Compiled, VisionError> {
+        Compiled::new(&self.graph, Some(self.decoder))
     }
 
     /// What the layers give, not yet read as boxes: `[N, C, H, W]` for each level, the finest first.
@@ -185,22 +229,7 @@ impl Network for Detector {
     }
 
     fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError> {
-        let levels = self.levels(input, stop)?;
-        let mut maps = Vec::with_capacity(levels.len());
-        for level in &levels {
-            let (_, channels, height, width) = level.dims4()?;
-            let values = level.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            maps.push((values, ImageShape { channels, height, width }));
-        }
-        let image = |number: usize| {
-            let mut parts = Vec::with_capacity(maps.len());
-            for (values, shape) in &maps {
-                let elements = shape.elements();
-                parts.push(Level { values: &values[number * elements..(number + 1) * elements], shape: *shape });
-            }
-            (self.decoder.decode)(&parts, self.input())
-        };
-        Ok(Heads::Boxes((0..input.dim(0)?).map(image).collect()))
+        self.decoder.read(&self.levels(input, stop)?, self.input())
     }
 }
 

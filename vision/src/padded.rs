@@ -3,6 +3,7 @@
 //! A GPU's libraries choose, load and find memory for other kernels at every batch size that is new to them, and that takes many
 //! times as long as the pass. So all sizes that are ever run are run once before anybody asks.
 
+use adit_kernels::Isa;
 use candle_core::Tensor;
 
 use crate::error::VisionError;
@@ -62,6 +63,14 @@ impl Network for Padded {
 
     fn classes(&self) -> usize {
         self.network.classes()
+    }
+
+    fn kernels(&self) -> Option<Isa> {
+        self.network.kernels()
+    }
+
+    fn weight_bytes(&self) -> Option<usize> {
+        self.network.weight_bytes()
     }
 
     /// What is more than the largest size is run in several passes.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use adit_vision::image::{Preprocess, batch, prepare};
 use adit_vision::{
-    Architecture, DetectOptions, Detection, Detector, Device, Labels, Network, Stop, Tensor, Weights, candidates,
-    detections,
+    Architecture, Compiled, DetectOptions, Detection, Detector, Device, Labels, Network, Stop, Tensor, Weights,
+    candidates, detections,
 };
 use serde_json::{Value, json};
 
@@ -15,6 +15,8 @@ use crate::{data, decoded, decoded_for, files, json, name};
 /// A detector with its preprocessing, as a `model.toml` would have it.
 struct Model {
     detector: Detector,
+    /// The same on the kernels, as it is served.
+    compiled: Compiled,
     preprocess: Preprocess,
     labels: Labels,
     reference: Value,
@@ -28,7 +30,8 @@ impl Model {
         let preprocess: Preprocess = serde_json::from_value(preprocess).unwrap();
         assert_eq!(detector.input(), preprocess.shape());
         let labels = Labels::read(&folder.join("labels.txt")).unwrap();
-        Self { detector, preprocess, labels, reference: json(&folder.join("reference.json")) }
+        let compiled = detector.compile().unwrap();
+        Self { detector, compiled, preprocess, labels, reference: json(&folder.join("reference.json")) }
     }
 
     fn yolox(data: &Path) -> Self {
@@ -48,7 +51,7 @@ impl Model {
         let pixels = decoded_for(path, &self.preprocess);
         let image = prepare(&pixels, &self.preprocess).unwrap();
         let input = batch(&[image], self.detector.input(), &Device::Cpu).unwrap();
-        let heads = self.detector.forward(&input, &Stop::never()).unwrap();
+        let heads = self.compiled.forward(&input, &Stop::never()).unwrap();
         let [width, height] = pixels.size();
         let frame = self.preprocess.frame(width, height).unwrap();
         let found = detections(&candidates(&heads).unwrap()[0], &frame, &self.labels, options).unwrap();
@@ -112,23 +115,27 @@ fn yolox_agrees_on_stored_inputs() {
         let folder = data.join("models/yolox_nano/parity");
         let image = prepare(&decoded(&folder.join(format!("{photo}.png"))), &model.preprocess).unwrap();
         let input = batch(&[image], model.detector.input(), &Device::Cpu).unwrap();
-        let levels = model.detector.levels(&input, &Stop::never()).unwrap();
-        let rows: Vec<Tensor> =
-            levels.iter().map(|level| level.flatten_from(2).unwrap().transpose(1, 2).unwrap()).collect();
-        let found = Tensor::cat(&rows, 1).unwrap();
         let stored = candle_core::safetensors::load(folder.join(format!("{photo}.safetensors")), &Device::Cpu).unwrap();
-        assert_eq!(found.dims(), stored["output"].dims());
         let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let (found, stored) = (numbers(&found), numbers(&stored["output"]));
-        // Relative to the largest of its kind; element by element PyTorch itself is further off than 1e-4.
-        let worst = |columns: Range<usize>| {
-            let pairs = || (0..found.len()).filter(|place| columns.contains(&(place % 85)));
-            let largest = pairs().map(|place| stored[place].abs()).fold(0.0, f32::max);
-            pairs().map(|place| (found[place] - stored[place]).abs()).fold(0.0, f32::max) / largest
-        };
-        let (boxes, scores) = (worst(0..4), worst(4..85));
-        println!("yolox_nano parity {photo}: boxes {boxes:.2e}, scores {scores:.2e}");
-        assert!(boxes < 1e-4 && scores < 1e-4, "{photo}: {boxes}, {scores}");
+        for (way, levels) in [
+            ("candle", model.detector.levels(&input, &Stop::never()).unwrap()),
+            ("kernels", model.compiled.outputs(&input, &Stop::never()).unwrap()),
+        ] {
+            let rows: Vec<Tensor> =
+                levels.iter().map(|level| level.flatten_from(2).unwrap().transpose(1, 2).unwrap()).collect();
+            let found = Tensor::cat(&rows, 1).unwrap();
+            assert_eq!(found.dims(), stored["output"].dims());
+            let (found, stored) = (numbers(&found), numbers(&stored["output"]));
+            // Relative to the largest of its kind; element by element PyTorch itself is further off than 1e-4.
+            let worst = |columns: Range<usize>| {
+                let pairs = || (0..found.len()).filter(|place| columns.contains(&(place % 85)));
+                let largest = pairs().map(|place| stored[place].abs()).fold(0.0, f32::max);
+                pairs().map(|place| (found[place] - stored[place]).abs()).fold(0.0, f32::max) / largest
+            };
+            let (boxes, scores) = (worst(0..4), worst(4..85));
+            println!("yolox_nano parity {photo} by {way}: boxes {boxes:.2e}, scores {scores:.2e}");
+            assert!(boxes < 1e-4 && scores < 1e-4, "{photo} by {way}: {boxes}, {scores}");
+        }
     }
 }
 
@@ -170,7 +177,7 @@ fn a_batch_of_pictures_is_told_apart() {
     let image = |photo: &str| prepare(&decoded(&data.join("images/photos").join(photo)), &model.preprocess).unwrap();
     let run = |images: &[Vec<f32>]| {
         let input = batch(images, model.detector.input(), &Device::Cpu).unwrap();
-        candidates(&model.detector.forward(&input, &Stop::never()).unwrap()).unwrap().to_vec()
+        candidates(&model.compiled.forward(&input, &Stop::never()).unwrap()).unwrap().to_vec()
     };
     let (first, second) = (image("astronaut.png"), image("crowd.jpg"));
     let together = run(&[first.clone(), second.clone()]);

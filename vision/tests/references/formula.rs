@@ -87,15 +87,20 @@ fn classifier(architecture: Architecture) {
     let network = architecture.classifier(&weights(&stored), &Device::Cpu).unwrap();
     let logits = network.logits(&input(&network), &Stop::never()).unwrap();
     stored.hold(architecture.name(), &numbers(&logits));
+    let logits = network.compile().unwrap().outputs(&input(&network), &Stop::never()).unwrap();
+    stored.hold(&format!("{architecture} by kernels"), &numbers(&logits[0]));
 }
 
 fn detector(architecture: Architecture) {
     let stored = Stored::of(architecture);
     let network = architecture.detector(&weights(&stored), &Device::Cpu).unwrap();
-    let levels = network.levels(&input(&network), &Stop::never()).unwrap();
-    let rows: Vec<Tensor> =
-        levels.iter().map(|level| level.flatten_from(2).unwrap().transpose(1, 2).unwrap()).collect();
-    stored.hold(architecture.name(), &numbers(&Tensor::cat(&rows, 1).unwrap()));
+    let hold = |name: &str, levels: Vec<Tensor>| {
+        let row = |level: &Tensor| level.flatten_from(2).unwrap().transpose(1, 2).unwrap();
+        stored.hold(name, &numbers(&Tensor::cat(&levels.iter().map(row).collect::<Vec<_>>(), 1).unwrap()));
+    };
+    hold(architecture.name(), network.levels(&input(&network), &Stop::never()).unwrap());
+    let compiled = network.compile().unwrap();
+    hold(&format!("{architecture} by kernels"), compiled.outputs(&input(&network), &Stop::never()).unwrap());
 }
 
 #[test]
