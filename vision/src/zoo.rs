@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::Device;
 
 use crate::error::VisionError;
+use crate::execution::{Execution, Kernels};
 use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
 use crate::networks::borrowed::{self, Borrowed};
@@ -149,32 +150,37 @@ impl Architecture {
         self.decoder().is_some()
     }
 
-    /// Builds the network with these weights on a device. Fails when a tensor is missing or mis-shaped.
+    /// Builds the network with these weights on a device, to be run as it is run best. Fails when a tensor is missing or
+    /// mis-shaped.
     pub fn build(self, weights: &Weights, device: &Device) -> Result<Box<dyn Network>, VisionError> {
-        Ok(match (self, self.decoder()) {
-            (Self::Borrowed(borrowed), _) => borrowed.build(weights, device)?,
-            (_, Some(_)) => Box::new(self.detector(weights, device)?),
-            (_, None) => Box::new(self.classifier(weights, device)?),
-        })
+        self.build_for(Execution::default(), weights, device)
     }
 
-    /// As [`Self::build`], but computing in this type. Fails where the device cannot, and for a borrowed network in any type but
-    /// f32.
-    pub fn build_in(
+    /// As [`Self::build`], but to be run in this way. Fails where the device cannot compute in the precision, and for a borrowed
+    /// network in any but f32.
+    pub fn build_for(
         self,
-        precision: Precision,
+        execution: Execution,
         weights: &Weights,
         device: &Device,
     ) -> Result<Box<dyn Network>, VisionError> {
+        let Execution { precision, kernels } = execution;
         precision.check(device)?;
-        Ok(match (precision, self) {
-            (Precision::F32, _) => self.build(weights, device)?,
-            (_, Self::Borrowed(_)) => {
+        let compiled = kernels == Kernels::Auto && precision == Precision::F32 && device.is_cpu();
+        Ok(match (self, precision) {
+            (Self::Borrowed(borrowed), Precision::F32) => borrowed.build(weights, device)?,
+            (Self::Borrowed(_), _) => {
                 let reason = "networks of candle-transformers compute in f32 only";
                 return Err(VisionError::Precision { precision, reason });
             }
-            _ if self.is_detector() => Box::new(self.detector(weights, device)?.in_precision(precision)?),
-            _ => Box::new(self.classifier(weights, device)?.in_precision(precision)?),
+            _ if self.is_detector() => {
+                let detector = self.detector(weights, device)?;
+                if compiled { Box::new(detector.compile()?) } else { Box::new(detector.in_precision(precision)?) }
+            }
+            _ => {
+                let classifier = self.classifier(weights, device)?;
+                if compiled { Box::new(classifier.compile()?) } else { Box::new(classifier.in_precision(precision)?) }
+            }
         })
     }
 

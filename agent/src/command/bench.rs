@@ -123,10 +123,11 @@ impl Report<'_> {
         let Found { name, version, size, opened } = self.found;
         let (input, classes) = (opened.network.input(), opened.network.classes());
         let mut text = format!(
-            "{name} version {version}: {}, {input} in, {classes} classes, on {} with {} cores\n",
+            "{name} version {version}: {}, {input} in, {classes} classes, on {} with {} cores, by {}\n",
             opened.architecture,
             opened.device,
-            Self::cores()
+            Self::cores(),
+            opened.network.kernels().map_or_else(|| "candle".to_owned(), |isa| format!("kernels for {isa}")),
         );
         text.push_str(&match &self.asked.image {
             Some(path) => format!("{}, {} bytes\n", path.display(), self.bytes),
@@ -187,6 +188,7 @@ impl Report<'_> {
             "classes": opened.network.classes(),
             "device": &*opened.device,
             "cores": Self::cores(),
+            "kernels": opened.network.kernels().map(|isa| isa.to_string()),
             "image_bytes": self.bytes,
             "seconds": self.asked.seconds,
             "memory": {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adit_common::id::{ModelName, Version};
-use adit_vision::{ImageShape, Labels};
+use adit_vision::{ImageShape, Isa, Labels};
 
 use super::batching::Batching;
 use super::signature::Signature;
@@ -25,6 +25,8 @@ pub struct Card {
     pub detects: bool,
     /// What its network computes on: `cpu` or `cuda:N`.
     pub device: Arc<str>,
+    /// The instructions of the fused kernels that run its network; nothing where candle's operations do.
+    pub kernels: Option<Isa>,
     /// What its tensors are called where that is the model's to say.
     pub signature: Signature,
     /// What its weights take in memory while it is loaded.

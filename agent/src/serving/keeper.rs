@@ -350,8 +350,9 @@ impl Keeper {
         let Some(shelf) = self.shelves.get_mut(&name) else { return };
         match made {
             Ok(Made { model, weights_read }) => {
-                let (took, labels) = (begun.elapsed(), model.card().labels.all().len());
-                tracing::info!(model = %name, %version, ?took, weights_read, labels, "model ready");
+                let (took, card) = (begun.elapsed(), model.card());
+                let (labels, kernels) = (card.labels.all().len(), card.kernels.map(tracing::field::display));
+                tracing::info!(model = %name, %version, ?took, weights_read, labels, kernels, "model ready");
                 if weights_read {
                     self.metrics.loaded(took);
                 }

@@ -123,6 +123,7 @@ impl Model {
             shape,
             detects: detect.is_some(),
             device: engine.device().clone(),
+            kernels: engine.network().kernels(),
             signature,
             bytes: engine.weight_bytes() as u64,
             batching: *batching,
@@ -320,13 +321,13 @@ pub(super) fn weights_file(versions: &Path, version: Version) -> PathBuf {
 /// The network of a version on its device, warmed. Reads and computes for seconds. An error is the reason why the version is
 /// unavailable.
 pub(super) fn network(version: Version, kind: &Kind, origin: Origin, devices: &Devices) -> Result<Loaded, String> {
-    let (architecture, versions, device, precision) = match kind {
+    let (architecture, versions, device, execution) = match kind {
         // It has no memory to touch.
         Kind::StandIn(times) => {
             return Ok(Loaded { network: Arc::new(times.clone()), weight_bytes: 0, device: CPU.into() });
         }
-        Kind::Network { architecture, versions, device, precision, .. } => {
-            (architecture, versions, *device, *precision)
+        Kind::Network { architecture, versions, device, execution, .. } => {
+            (architecture, versions, *device, *execution)
         }
     };
     let read = || -> Result<Loaded, VisionError> {
@@ -335,12 +336,13 @@ pub(super) fn network(version: Version, kind: &Kind, origin: Origin, devices: &D
             Origin::Folder => Weights::read(&weights_file(versions, version))?,
             Origin::Embedded { weights, .. } => Weights::from_bytes("the built-in model", weights.to_vec())?,
         };
-        let network = architecture.build_in(precision, &weights, &compute.device)?;
+        let network = architecture.build_for(execution, &weights, &compute.device)?;
         let network: Arc<dyn Network> =
             if compute.device.is_cpu() { network.into() } else { Arc::new(Padded::warm(network, &GPU_SIZES)?) };
         // The first pass finds and touches its memory; it must not be a caller's.
         warm(&*network, architecture.is_detector())?;
-        let weight_bytes = weights.size() / size_of::<f32>() * precision.bytes();
+        let stored = weights.size() / size_of::<f32>() * execution.precision.bytes();
+        let weight_bytes = network.weight_bytes().unwrap_or(stored);
         Ok(Loaded { network, weight_bytes, device: compute.name })
     };
     read().map_err(|error| chain(&error))

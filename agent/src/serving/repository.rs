@@ -217,6 +217,7 @@ mod tests {
         for (model, key) in [
             ("plain", ""),
             ("half", "device = \"cpu\"\nprecision = \"f16\"\n"),
+            ("candle", "kernels = \"off\"\n"),
             ("brain", "device = \"cpu\"\nprecision = \"bf16\"\n"),
             ("away", "device = \"cuda:999\"\n"),
         ] {
@@ -228,8 +229,11 @@ mod tests {
         repository.load();
         let reason = |model: &str| catalogue.borrow().versions(&name(model)).unwrap()[&Version(1)].reason.clone();
         let bytes = |model: &str| catalogue.borrow().card(&name(model), &Choice::Newest).unwrap().bytes;
-        assert_eq!((reason("plain").as_str(), reason("half").as_str()), ("", ""));
-        assert_eq!(bytes("half") * 2, bytes("plain"));
+        assert_eq!(["plain", "half", "candle"].map(reason), ["", "", ""]);
+        assert_eq!(bytes("half") * 2, bytes("candle"));
+        let kernels = |model: &str| catalogue.borrow().card(&name(model), &Choice::Newest).unwrap().kernels;
+        assert!(kernels("plain").is_some() && bytes("plain") > bytes("candle"), "packed weights are filled up");
+        assert_eq!(["half", "candle"].map(kernels), [None, None]);
         assert!(reason("brain").contains("`bf16` cannot be computed in: "), "{}", reason("brain"));
         assert!(reason("away").contains("device `cuda:999` is not to be had: "), "{}", reason("away"));
     }

@@ -35,19 +35,19 @@ impl Plan {
     pub(super) fn has_network_of(&self, other: &Self) -> bool {
         let same = match (&self.kind, &other.kind) {
             (
-                Kind::Network { architecture, versions, device, precision, .. },
+                Kind::Network { architecture, versions, device, execution, .. },
                 Kind::Network {
                     architecture: other_architecture,
                     versions: other_versions,
                     device: other_device,
-                    precision: other_precision,
+                    execution: other_execution,
                     ..
                 },
             ) => {
                 architecture == other_architecture
                     && versions == other_versions
                     && device == other_device
-                    && precision == other_precision
+                    && execution == other_execution
             }
             (Kind::StandIn(times), Kind::StandIn(others)) => times == others,
             _ => false,

@@ -6,6 +6,7 @@
 //! labels = "../../weights/labels.txt"      # one label a line; labels.txt in this folder unless given
 //! device = "cuda:1"                        # "auto", "cpu" or "cuda:N"; `[serving] device` of agent.toml unless given
 //! precision = "f16"                        # "f32", "f16" or "bf16": what it computes in; f32 unless given
+//! kernels = "off"                          # whose loops compute: "auto", fused kernels where there are some, unless given
 //!
 //! [version_policy]  # latest = 1 unless given
 //! latest = 1        # or: all = true, or: specific = [1, 3]
@@ -39,7 +40,7 @@
 //! Paths are relative to the folder of the file, so that a folder of nothing but `model.toml` files can serve weights that
 //! lie elsewhere. The places that it names are watched as the folder itself is, and a changed `model.toml` takes effect without
 //! a restart: `[preprocess]`, `[detect]`, `[signature]`, `[batching]` and `labels` on the weights that are loaded, `architecture`, `versions`,
-//! `device`, `precision` and the policy by loading what they ask for. One that has become wrong is reported, and the one before stays in force.
+//! `device`, `precision`, `kernels` and the policy by loading what they ask for. One that has become wrong is reported, and the one before stays in force.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,7 +48,7 @@ use std::path::{Path, PathBuf};
 use adit_common::daemon::parse;
 use adit_common::id::{Version, VersionLabel};
 use adit_vision::image::{Preprocess, Resize};
-use adit_vision::{Architecture, DetectOptions, DeviceChoice, Precision};
+use adit_vision::{Architecture, DetectOptions, DeviceChoice, Execution, Kernels, Precision};
 use serde::Deserialize;
 
 use super::batching::Batching;
@@ -84,8 +85,8 @@ pub enum Kind {
         detect: Option<DetectOptions>,
         /// Where it computes; nothing where all models do that say nothing.
         device: Option<DeviceChoice>,
-        /// What it computes in.
-        precision: Precision,
+        /// What it computes in, and by whose loops.
+        execution: Execution,
         /// What its tensors are called.
         signature: Signature,
     },
@@ -162,6 +163,7 @@ struct Written {
     stand_in: Option<StandIn>,
     device: Option<DeviceChoice>,
     precision: Option<Precision>,
+    kernels: Option<Kernels>,
     signature: Option<Signature>,
     #[serde(default)]
     batching: Batching,
@@ -179,8 +181,8 @@ impl Spec {
         let written: Written = parse("model.toml", text).map_err(|error| error.to_string())?;
         let (policy, labels, batching) = (written.version_policy, written.version_labels, written.batching);
         if written.architecture == stand_in::ARCHITECTURE {
-            if written.device.is_some() || written.precision.is_some() {
-                return Err("a stand-in computes nothing: it has no device or precision".to_owned());
+            if written.device.is_some() || written.precision.is_some() || written.kernels.is_some() {
+                return Err("a stand-in computes nothing: it has no device, precision or kernels".to_owned());
             }
             let rest = (written.versions, written.labels, written.preprocess, written.detect, written.signature);
             return match rest {
@@ -213,7 +215,10 @@ impl Spec {
                 preprocess: Box::new(preprocess),
                 detect,
                 device: written.device,
-                precision: written.precision.unwrap_or_default(),
+                execution: Execution {
+                    precision: written.precision.unwrap_or_default(),
+                    kernels: written.kernels.unwrap_or_default(),
+                },
                 signature,
             },
             policy,
@@ -269,14 +274,15 @@ mod tests {
     }
 
     #[test]
-    fn a_model_may_choose_its_device_and_its_precision() {
+    fn a_model_may_choose_its_device_its_precision_and_its_kernels() {
         let chosen = |text: &str| match parse_in(text).unwrap().kind {
-            Kind::Network { device, precision, .. } => (device, precision),
+            Kind::Network { device, execution, .. } => (device, execution),
             Kind::StandIn(_) => panic!("a network"),
         };
-        assert_eq!(chosen(LEAST), (None, Precision::F32));
-        let written = format!("device = \"cuda:1\"\nprecision = \"bf16\"\n{LEAST}");
-        assert_eq!(chosen(&written), (Some(DeviceChoice::Cuda(1)), Precision::Bf16));
+        assert_eq!(chosen(LEAST), (None, Execution::default()));
+        let written = format!("device = \"cuda:1\"\nprecision = \"bf16\"\nkernels = \"off\"\n{LEAST}");
+        let execution = Execution { precision: Precision::Bf16, kernels: Kernels::Off };
+        assert_eq!(chosen(&written), (Some(DeviceChoice::Cuda(1)), execution));
     }
 
     #[test]
@@ -331,6 +337,8 @@ mod tests {
             ("architecture = \"stand_in\"\nprecision = \"f16\"", "a stand-in computes nothing"),
             (&format!("device = \"gpu\"\n{LEAST}"), "model.toml:1:10: unknown device `gpu`: it is `auto`, `cpu` or"),
             (&format!("precision = \"fp16\"\n{LEAST}"), "expected one of `f32`, `f16`, `bf16`"),
+            (&format!("kernels = \"on\"\n{LEAST}"), "expected `auto` or `off`"),
+            ("architecture = \"stand_in\"\nkernels = \"off\"", "a stand-in computes nothing"),
             ("architecture = \"stand_in\"\n[detect]\niou = 0.5", "a stand-in has no"),
             ("architecture = \"stand_in\"\n[signature]\ninput = \"x\"", "a stand-in has no"),
             (&format!("{LEAST}[signature]\ninput = \"image\""), "encoded pictures"),

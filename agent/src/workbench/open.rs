@@ -36,13 +36,13 @@ impl Opened {
         devices: &Devices,
         labels: impl FnOnce(usize) -> Result<Labels, VisionError>,
     ) -> Result<Self, String> {
-        let Kind::Network { architecture, preprocess, detect, device, precision, .. } = &spec.kind else {
+        let Kind::Network { architecture, preprocess, detect, device, execution, .. } = &spec.kind else {
             return Err("a stand-in has set times instead of a network".to_owned());
         };
         let (architecture, preprocess, detect) = (*architecture, (**preprocess).clone(), *detect);
         let build = || {
             let compute = devices.of(*device)?;
-            let network = architecture.build_in(*precision, weights, &compute.device)?;
+            let network = architecture.build_for(*execution, weights, &compute.device)?;
             let labels = labels(network.classes())?;
             labels.check(network.classes())?;
             Ok((network, compute.name, labels))

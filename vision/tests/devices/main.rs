@@ -7,12 +7,14 @@
 
 mod gpu;
 mod half;
+mod kernels;
 
 use std::path::{Path, PathBuf};
 
 use adit_vision::image::batch;
 use adit_vision::{
-    Architecture, Device, Heads, ImageShape, Network, Padded, Precision, Stop, Tensor, VisionError, Weights,
+    Architecture, Device, Execution, Heads, ImageShape, Kernels, Network, Padded, Precision, Stop, Tensor, VisionError,
+    Weights,
 };
 
 /// The weights of a trained network, or nothing.
@@ -77,7 +79,8 @@ fn outputs(
         let numbers = levels.iter().map(numbers).collect::<Result<Vec<_>, _>>()?;
         return Ok(numbers.concat());
     }
-    let network = architecture.build_in(precision, weights, device)?;
+    // By candle's operations: they are the reference.
+    let network = architecture.build_for(Execution { precision, kernels: Kernels::Off }, weights, device)?;
     match network.forward(&pictures(network.input(), images), &Stop::never())? {
         Heads::Classes(logits) => {
             assert!(logits.device().is_cpu(), "{architecture}: what a network gives lies in the processor's memory");
