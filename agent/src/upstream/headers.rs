@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use adit_common::border::{strip_hop_by_hop, strip_ours};
 use adit_common::id::RequestId;
 use adit_common::trace::TraceContext;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,18 +17,6 @@ use percent_encoding::percent_decode_str;
 use super::fault::Fault;
 use crate::config::UpstreamProtocol;
 
-/// Fields of one connection, and the old ones that everybody still strips. `te` is looked at apart.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
 /// What a client on the local listener must not say of itself; relays have seen to it.
 const FORGED: [HeaderName; 3] =
     [header::FORWARDED, HeaderName::from_static("x-forwarded-port"), HeaderName::from_static("x-real-ip")];
@@ -37,9 +26,6 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static(RequestId::HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static(TraceContext::HEADER);
-
-/// The prefix of fields between Adit's own programs.
-const OURS: &str = "adit-";
 
 /// Whose request it is.
 #[derive(Debug, Clone)]
@@ -72,12 +58,11 @@ pub(super) fn to_server(
     }
     let said = host(&head.uri, &head.headers).and_then(|host| host.parse::<Authority>().ok());
     let trailers = head.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    strip(&mut head.headers);
+    strip_hop_by_hop(&mut head.headers);
+    strip_ours(&mut head.headers);
     let headers = &mut head.headers;
     headers.remove(header::EXPECT);
     headers.remove(header::TE);
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-    ours.iter().for_each(|name| drop(headers.remove(name)));
     if let Some(peer) = visitor.peer {
         FORGED.iter().for_each(|name| drop(headers.remove(name)));
         set(headers, FORWARDED_FOR, &peer.to_canonical().to_string());
@@ -114,24 +99,13 @@ pub(super) fn to_server(
 
 /// Makes an answer's fields the caller's.
 pub(super) fn to_caller(headers: &mut HeaderMap) {
-    strip(headers);
+    strip_hop_by_hop(headers);
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
-}
-
-fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        // A sender may name further fields of the connection.
-        let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let named: Vec<HeaderName> =
-            named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
-        named.iter().for_each(|name| drop(headers.remove(name)));
-    }
-    HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 /// HTTP/2 and the tunnel may carry cookies one by one, HTTP/1.1 may not (RFC 9113, section 8.2.3).

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use adit_common::border::{strip_hop_by_hop, strip_ours};
 use adit_common::deadline::Deadline;
 use adit_common::id::RequestId;
 use adit_common::manifest::UPSTREAM_HEADER;
@@ -14,18 +15,6 @@ use http::{HeaderMap, StatusCode, request};
 
 use super::call::Call;
 use crate::fleet::agent::Outcome;
-
-/// Fields of one connection only (RFC 9110, section 7.6.1), and the old ones that everybody still strips.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// What a client must not tell an agent: its key is the relay's business, and where it comes from the relay saw itself.
 const NOT_FOR_AGENTS: [HeaderName; 7] = [
@@ -46,9 +35,6 @@ const UPSTREAM: HeaderName = HeaderName::from_static(UPSTREAM_HEADER);
 const BUDGET: HeaderName = HeaderName::from_static(Deadline::HEADER);
 const SERVER_TIMING: HeaderName = HeaderName::from_static(Timing::HEADER);
 const ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
-
-/// The prefix of fields that only Adit's own programs may send.
-const OURS: &str = "adit-";
 
 /// From a client's fields to those of the tunnel.
 pub(super) fn to_agent(headers: &mut HeaderMap, call: &Call, now: Instant) {
@@ -126,28 +112,8 @@ pub(super) fn outcome(head: &Parts) -> Outcome {
 }
 
 fn strip(headers: &mut HeaderMap) {
-    // A sender may name further fields of the connection.
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-    if headers.keys().any(|name| name.as_str().starts_with(OURS)) {
-        let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-        for name in ours {
-            headers.remove(name);
-        }
-    }
+    strip_hop_by_hop(headers);
+    strip_ours(headers);
 }
 
 #[cfg(test)]

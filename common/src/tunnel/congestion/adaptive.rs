@@ -189,7 +189,7 @@ impl Adaptive {
     }
 
     /// Packets were found lost, the last of which was sent then.
-    pub(super) fn lost(&mut self, _now: Instant, sent: Instant, bytes: u64) {
+    pub(super) fn lost(&mut self, sent: Instant, bytes: u64) {
         if self.reduced.is_none_or(|reduced| sent > reduced) {
             self.round.lost(bytes);
         }

@@ -208,7 +208,7 @@ impl Controller for Ours {
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost: u64) {
-        self.adaptive.lost(now, sent, lost);
+        self.adaptive.lost(sent, lost);
         if persistent {
             self.adaptive.nothing_arrived(now);
         }
