@@ -98,23 +98,21 @@ impl Control<'_> {
         if let Err(error) = stream.write_all(&out).await {
             return error.into();
         }
-        // Kept open: closing a control stream is an error.
-        let closed = self.connection.closed().await;
-        drop(stream);
-        closed.into()
+        // Kept open, for closing a control stream is an error; and what was asked before may still be under way.
+        self.pulsate(&mut stream).await
     }
 
     fn counters(&self) -> Counters {
-        let received = self.connection.stats().udp_rx.datagrams;
-        Counters { exchanges: self.usage.exchanges(), received }
+        let stats = self.connection.stats();
+        let (received, acknowledged) = (stats.udp_rx.datagrams, stats.frame_rx.acks);
+        Counters { exchanges: self.usage.exchanges(), received, acknowledged }
     }
 
-    /// Says a word on the control stream whenever a tunnel that is in use has gone silent; returns only with an error.
+    /// Says a word on the control stream whenever nothing that was sent arrives in a tunnel that is in use; returns only with an error.
     async fn pulsate(&self, stream: &mut SendStream) -> TunnelError {
         let mut word = BytesMut::new();
         frame::put_header(kind::RESERVED, 0, &mut word);
         loop {
-            self.usage.awoken().await;
             let mut pulse = Pulse::new(self.counters());
             loop {
                 tokio::time::sleep(BEAT.max(self.connection.rtt().mul_f64(1.5))).await;
@@ -129,6 +127,7 @@ impl Control<'_> {
                     }
                 }
             }
+            self.usage.awoken().await;
         }
     }
 

@@ -1,8 +1,10 @@
 //! Whether it is time to say something, so that a path that went silent is found again as soon as it can be.
 //!
 //! QUIC's own probes come twice as late each time (RFC 9002, 6.2), so that after five seconds without a path the next one may be
-//! three seconds away; and a relay whose agent has a new address learns it from the agent's next packet. So an end that has heard
-//! nothing for a moment says a word, and does so steadily while the tunnel is in use. An idle tunnel is left to QUIC's keep-alive.
+//! three seconds away; and a relay whose agent has a new address learns it from the agent's next packet. So an end of which nothing was
+//! acknowledged for a moment says a word, and does so steadily while the tunnel is in use. To hear something is not enough: an end
+//! whose window is full of what the silence swallowed would not even acknowledge what it hears, for quinn sends acknowledgements with
+//! what is waiting to be sent. An idle tunnel is left to QUIC's keep-alive.
 
 use std::time::Duration;
 
@@ -19,14 +21,16 @@ pub(super) struct Counters {
     pub(super) exchanges: u64,
     /// Datagrams received.
     pub(super) received: u64,
+    /// Acknowledgements among them.
+    pub(super) acknowledged: u64,
 }
 
 /// What to do at a beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beat {
-    /// Something was heard.
+    /// Something that was sent has arrived.
     Rest,
-    /// Nothing was heard: say a word.
+    /// Nothing is known to have arrived: say a word.
     Speak,
     /// The tunnel is idle: no more beats until it is used.
     Sleep,
@@ -47,13 +51,14 @@ impl Pulse {
     pub(super) fn beat(&mut self, counters: Counters) -> Beat {
         let heard = counters.received.saturating_sub(self.before.received);
         let used = counters.exchanges != self.before.exchanges;
+        let arrived = counters.acknowledged != self.before.acknowledged;
         self.before = counters;
         // What answers a word is no traffic: an acknowledgement of ours, a word of theirs.
         self.quiet = if used || heard > 2 { 0 } else { self.quiet + 1 };
-        match heard {
+        match arrived {
             _ if self.quiet >= LAST => Beat::Sleep,
-            0 => Beat::Speak,
-            _ => Beat::Rest,
+            false => Beat::Speak,
+            true => Beat::Rest,
         }
     }
 }
@@ -62,8 +67,9 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    /// Every second datagram has an acknowledgement.
     fn counters(exchanges: u64, received: u64) -> Counters {
-        Counters { exchanges, received }
+        Counters { exchanges, received, acknowledged: received / 2 }
     }
 
     #[test]
@@ -72,7 +78,15 @@ mod tests {
         assert_eq!(pulse.beat(counters(1, 150)), Beat::Rest);
         assert_eq!(pulse.beat(counters(2, 150)), Beat::Speak);
         assert_eq!(pulse.beat(counters(2, 150)), Beat::Speak);
-        assert_eq!(pulse.beat(counters(2, 151)), Beat::Rest);
+        assert_eq!(pulse.beat(counters(2, 152)), Beat::Rest);
+    }
+
+    #[test]
+    fn it_speaks_while_it_hears_but_is_not_heard() {
+        let mut pulse = Pulse::new(counters(1, 100));
+        let hears = |received| Counters { exchanges: 1, received, acknowledged: 50 };
+        assert_eq!(pulse.beat(hears(101)), Beat::Speak);
+        assert_eq!(pulse.beat(hears(120)), Beat::Speak);
     }
 
     #[test]

@@ -8,3 +8,4 @@ mod exchanges;
 mod foreign;
 mod pair;
 mod restart;
+mod silence;

@@ -298,6 +298,7 @@ impl Adaptive {
     }
 
     fn reduce(&mut self, now: Instant, window: f64, cause: Cause) {
+        let window = if cause == Cause::Queue { window.max(self.window as f64 / 2.0) } else { window };
         self.set_window(window);
         self.reduced = Some(now);
         self.since = 0;

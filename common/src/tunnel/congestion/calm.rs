@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::adaptive::{Cause, Seen, Verdict};
 
 /// What was left out in vain, as the logarithm of its share, after which a queue is not ours: a half.
-const VAIN: f64 = 0.7;
+const VAIN: f64 = 0.6;
 
 /// Packets without which a reduction shows nothing: a queue of a few of them does not become half of it.
 const ENOUGH: f64 = 16.0;
