@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 /// A session over QUIC that lived this long has shown that the way carries it.
-const HELD: Duration = Duration::from_secs(60);
+const HELD: Duration = Duration::from_secs(15);
 
 /// So many young sessions that fell silent in a row are no accident: one is a pulled cable.
 const ENOUGH: u32 = 2;

@@ -103,9 +103,8 @@ impl Control<'_> {
     }
 
     fn counters(&self) -> Counters {
-        let stats = self.connection.stats();
-        let (received, acknowledged) = (stats.udp_rx.datagrams, stats.frame_rx.acks);
-        Counters { exchanges: self.usage.exchanges(), received, acknowledged }
+        let received = self.connection.stats().udp_rx.datagrams;
+        Counters { exchanges: self.usage.exchanges(), received, newest: congestion::newest(self.connection) }
     }
 
     /// Says a word on the control stream whenever nothing that was sent arrives in a tunnel that is in use; returns only with an error.

@@ -6,7 +6,7 @@
 //! whose window is full of what the silence swallowed would not even acknowledge what it hears, for quinn sends acknowledgements with
 //! what is waiting to be sent. An idle tunnel is left to QUIC's keep-alive.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks; longer where the way is.
 pub(super) const BEAT: Duration = Duration::from_millis(250);
@@ -21,8 +21,9 @@ pub(super) struct Counters {
     pub(super) exchanges: u64,
     /// Datagrams received.
     pub(super) received: u64,
-    /// Acknowledgements among them.
-    pub(super) acknowledged: u64,
+    /// When the newest packet was sent that is known to have arrived; nothing where the congestion control does not tell.
+    /// Acknowledgements say less: they are repeated.
+    pub(super) newest: Option<Instant>,
 }
 
 /// What to do at a beat.
@@ -51,7 +52,7 @@ impl Pulse {
     pub(super) fn beat(&mut self, counters: Counters) -> Beat {
         let heard = counters.received.saturating_sub(self.before.received);
         let used = counters.exchanges != self.before.exchanges;
-        let arrived = counters.acknowledged != self.before.acknowledged;
+        let arrived = if counters.newest.is_some() { counters.newest != self.before.newest } else { heard > 0 };
         self.before = counters;
         // What answers a word is no traffic: an acknowledgement of ours, a word of theirs.
         self.quiet = if used || heard > 2 { 0 } else { self.quiet + 1 };
@@ -67,9 +68,8 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    /// Every second datagram has an acknowledgement.
     fn counters(exchanges: u64, received: u64) -> Counters {
-        Counters { exchanges, received, acknowledged: received / 2 }
+        Counters { exchanges, received, newest: None }
     }
 
     #[test]
@@ -78,15 +78,17 @@ mod tests {
         assert_eq!(pulse.beat(counters(1, 150)), Beat::Rest);
         assert_eq!(pulse.beat(counters(2, 150)), Beat::Speak);
         assert_eq!(pulse.beat(counters(2, 150)), Beat::Speak);
-        assert_eq!(pulse.beat(counters(2, 152)), Beat::Rest);
+        assert_eq!(pulse.beat(counters(2, 151)), Beat::Rest);
     }
 
     #[test]
     fn it_speaks_while_it_hears_but_is_not_heard() {
-        let mut pulse = Pulse::new(counters(1, 100));
-        let hears = |received| Counters { exchanges: 1, received, acknowledged: 50 };
-        assert_eq!(pulse.beat(hears(101)), Beat::Speak);
-        assert_eq!(pulse.beat(hears(120)), Beat::Speak);
+        let sent = Instant::now();
+        let knows = |received, newest| Counters { exchanges: 1, received, newest: Some(newest) };
+        let mut pulse = Pulse::new(knows(100, sent));
+        assert_eq!(pulse.beat(knows(101, sent)), Beat::Speak);
+        assert_eq!(pulse.beat(knows(120, sent)), Beat::Speak);
+        assert_eq!(pulse.beat(knows(121, sent + BEAT)), Beat::Rest);
     }
 
     #[test]

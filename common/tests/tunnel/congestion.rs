@@ -218,6 +218,40 @@ fn a_session_that_began_next_door_is_as_quick_on_a_long_way() {
 }
 
 #[test]
+fn a_session_that_did_hardly_anything_next_door_is_too() {
+    for seed in 1..31 {
+        let door = Path { delay: Duration::from_micros(30), ..Path::delayed(0) };
+        let mut network = Network::new(door, door, seed);
+        let mut at = poisson(3.0 * (seed % 4) as f64 + 0.01, seconds(0.5), seconds(2.0), seed);
+        at.extend(poisson(20.0, seconds(2.0), seconds(10.0), seed + 99));
+        network.add(Work::Bodies { bytes: 15_000, at }, ours());
+        network.run_until(seconds(1.0 + 0.04 * seed as f64));
+        let far = Path::delayed(20);
+        (network.there.path, network.back.path) = (far, far);
+        network.run_until(seconds(12.0));
+        let slowest = network.flows[0].arrivals.iter().map(|body| body.took).max().unwrap();
+        assert!(slowest < seconds(0.6), "{seed}: {slowest:?}");
+    }
+}
+
+#[test]
+fn who_comes_from_next_door_gets_a_share_beside_others() {
+    for others in [1, 4] {
+        let door = Path::delayed(0).rate(1000.0, 500_000);
+        let mut network = Network::new(door, door, 1);
+        network.add(bulk(1.15), ours());
+        network.run_until(seconds(1.2));
+        (network.there.path, network.back.path) = (Path::delayed(20).rate(20.0, 250_000), Path::delayed(20));
+        for other in 0..others {
+            network.add(bulk(1.3 + 0.1 * f64::from(other)), cubic());
+        }
+        let rates = rates(&mut network, 15.0, 40.0);
+        let ratio = rates[0] / (rates[1..].iter().sum::<f64>() / f64::from(others));
+        assert!((0.5..2.0).contains(&ratio), "beside {others}: {ratio}, {rates:?}");
+    }
+}
+
+#[test]
 fn a_satellite_is_used() {
     let path = Path::delayed(150).rate(25.0, 900_000).loss(Loss::Bursts(0.005, 6.0));
     let (rate, network) = alone(path, Path::delayed(150), 30.0, 1);

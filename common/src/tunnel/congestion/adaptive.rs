@@ -18,7 +18,7 @@ use super::round::Round;
 use super::start::Start;
 
 /// With fewer packets under way losses are noticed late, and quinn sends nothing at all with less than one.
-const FEWEST: u64 = 4;
+pub(super) const FEWEST: u64 = 4;
 
 /// More than quinn is ever given to keep for retransmission.
 const LARGEST: u64 = 64 << 20;
@@ -152,6 +152,11 @@ impl Adaptive {
     /// Bytes that may be under way.
     pub(super) const fn window(&self) -> u64 {
         self.window
+    }
+
+    /// When the newest packet was sent that arrived.
+    pub(super) const fn newest(&self) -> Option<Instant> {
+        self.newest
     }
 
     /// The size of a full packet, in bytes.

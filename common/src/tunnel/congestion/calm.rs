@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::adaptive::{Cause, Seen, Verdict};
+use super::adaptive::{Cause, FEWEST, Seen, Verdict};
 
 /// What was left out in vain, as the logarithm of its share, after which a queue is not ours: a half.
 const VAIN: f64 = 0.6;
@@ -10,7 +10,14 @@ const VAIN: f64 = 0.6;
 /// Packets without which a reduction shows nothing: a queue of a few of them does not become half of it.
 const ENOUGH: f64 = 16.0;
 
-#[derive(Debug, Clone, Default)]
+/// Times the fewest packets that are sent in a trial.
+const RAISED: f64 = 3.0;
+
+/// Rounds before the next trial: at first, and at most.
+const SOON: u32 = 2;
+const SELDOM: u32 = 64;
+
+#[derive(Debug, Clone)]
 pub(super) struct Calm {
     /// Rounds in a row that met no queue.
     streak: u32,
@@ -20,6 +27,18 @@ pub(super) struct Calm {
     /// bytes.
     vain: f64,
     before: f64,
+    /// The trial that is under way, rounds until the next one, and how many that are after it.
+    raise: Option<Raise>,
+    wait: u32,
+    pause: u32,
+}
+
+/// Sending more, where less cannot be sent and a queue is met all the same: a queue of our own on a slow link grows by as much, and the
+/// time of a path that became longer does not.
+#[derive(Debug, Clone, Copy)]
+struct Raise {
+    least: Duration,
+    rounds: u32,
 }
 
 /// A reduction that is an experiment: if the queue is ours it is gone a round trip later.
@@ -39,15 +58,48 @@ impl Cut {
     }
 }
 
+impl Default for Calm {
+    fn default() -> Self {
+        Self { streak: 0, cut: None, vain: 0.0, before: 0.0, raise: None, wait: SOON, pause: SOON }
+    }
+}
+
 impl Calm {
     /// After a first reduction because of a queue.
     pub(super) fn after(seen: &Seen) -> Self {
         Self { before: seen.window, cut: Some(Cut::of(seen)), ..Self::default() }
     }
 
+    /// What a trial shows, or whether it is time for one, where a queue is met with the fewest packets.
+    fn try_more(&mut self, seen: &Seen) -> Option<Verdict> {
+        if let Some(raise) = &mut self.raise {
+            raise.rounds += 1;
+            if raise.rounds < 2 {
+                return Some(Verdict::Keep);
+            }
+            let longer = seen.full && 4 * seen.least < 5 * raise.least;
+            self.raise = None;
+            self.pause = (2 * self.pause).min(SELDOM);
+            self.wait = self.pause;
+            return longer.then_some(Verdict::Reroute(seen.window));
+        }
+        if !seen.full || seen.queue <= seen.target || seen.packets() > FEWEST as f64 + 0.5 {
+            return None;
+        }
+        self.wait -= 1;
+        if self.wait > 0 {
+            return None;
+        }
+        self.raise = Some(Raise { least: seen.least, rounds: 0 });
+        Some(Verdict::Window(RAISED * seen.window))
+    }
+
     pub(super) fn judge(&mut self, seen: &Seen) -> Verdict {
         if seen.since <= 1 {
             return Verdict::Keep;
+        }
+        if let Some(verdict) = self.try_more(seen) {
+            return verdict;
         }
         if let Some(cut) = self.cut.take() {
             // A queue of our own would be short now. On a link so slow that we cannot send less it stays, and so does the rate.

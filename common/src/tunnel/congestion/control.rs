@@ -153,6 +153,12 @@ pub(crate) fn report(connection: &quinn::Connection) -> Option<PathReport> {
     Some(state.adaptive.report())
 }
 
+/// When the newest packet was sent that is known to have arrived; none before the first, or where it is not our control.
+pub(crate) fn newest(connection: &quinn::Connection) -> Option<Instant> {
+    let state = connection.congestion_state().into_any().downcast::<Ours>().ok()?;
+    state.adaptive.newest()
+}
+
 /// Lets so many bytes pass beyond the window, once, where the control is ours: what asks whether a silent path is back must not wait
 /// for what the silence swallowed.
 pub(crate) fn let_pass(connection: &quinn::Connection, bytes: u64) {
