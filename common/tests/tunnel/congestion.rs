@@ -235,6 +235,27 @@ fn a_session_that_did_hardly_anything_next_door_is_too() {
 }
 
 #[test]
+fn a_path_that_changes_in_the_midst_of_a_trial_is_no_company() {
+    for seed in [10, 11, 18, 31, 37, 39] {
+        let door = Path { delay: Duration::from_micros(60), ..Path::delayed(0) };
+        let mut network = Network::new(door, door, seed);
+        let mut at = poisson(5.0, seconds(0.5), seconds(2.0), seed);
+        at.extend(poisson(20.0, seconds(2.0), seconds(10.0), seed + 99));
+        network.add(Work::Bodies { bytes: 150_000, at }, ours());
+        network.run_until(seconds(2.0 + 0.02 * seed as f64));
+        let far = Path::delayed(20).loss(Loss::Random(0.01));
+        let unsteady = Path { delay: Duration::from_millis(12 + seed % 9), ..far.jitter(8) };
+        (network.there.path, network.back.path) = (unsteady, far);
+        network.run_until(seconds(2.06 + 0.02 * seed as f64));
+        network.there.path = far;
+        network.run_until(seconds(12.0));
+        let late = network.flows[0].arrivals.iter().filter(|body| body.due > seconds(4.0));
+        let slowest = late.map(|body| body.took).max().unwrap();
+        assert!(slowest < seconds(0.4), "{seed}: {slowest:?}");
+    }
+}
+
+#[test]
 fn who_comes_from_next_door_gets_a_share_beside_others() {
     for others in [1, 4] {
         let door = Path::delayed(0).rate(1000.0, 500_000);

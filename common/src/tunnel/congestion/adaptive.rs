@@ -97,6 +97,11 @@ impl Seen {
         self.delivered / self.lasted.as_secs_f64().max(1e-6)
     }
 
+    /// By how much round trips may differ that are the same.
+    pub(super) fn same(&self) -> Duration {
+        (self.least / 50).max(Duration::from_millis(1))
+    }
+
     pub(super) fn packets(&self) -> f64 {
         self.window / self.packet
     }
@@ -288,7 +293,7 @@ impl Adaptive {
             Verdict::Contest(window) => {
                 self.set_window(window);
                 self.held = self.floor.get();
-                self.phase = Phase::Contested(Contested::new(now, self.window as f64 / seen.packet));
+                self.phase = Phase::Contested(Contested::new(seen, self.window as f64));
             }
         }
     }

@@ -109,8 +109,7 @@ impl Calm {
                 if self.vain >= VAIN {
                     let window = self.before.max(seen.window);
                     // The smaller window shortens any queue by as much as we had in it. If it did nothing at all, there is none.
-                    let same = (seen.least / 50).max(Duration::from_millis(1));
-                    let rerouted = seen.least.abs_diff(cut.least) <= same;
+                    let rerouted = seen.least.abs_diff(cut.least) <= seen.same();
                     return if rerouted { Verdict::Reroute(window) } else { Verdict::Contest(window) };
                 }
             } else {

@@ -16,6 +16,15 @@ const SURE: u32 = 2;
 /// Growth in a round until losses show where the limit is: who comes late begins with less than a share.
 const HUNT: f64 = 1.06;
 
+/// Rounds of one and the same round trip after which there is no company, if the window changed by this much meanwhile: queues
+/// of others come and go, and ours would follow the window.
+const STILL: u32 = 8;
+const CHANGED: f64 = 1.4;
+
+/// Rounds, and a time, in which others would have filled the queue.
+const QUIET: u32 = 32;
+const QUIET_FOR: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone)]
 pub(super) struct Contested {
     cubic: Cubic,
@@ -25,6 +34,34 @@ pub(super) struct Contested {
     last_trial: Instant,
     /// Trials in a row in which the queue was ours.
     alone: u32,
+    still: Still,
+    /// Since when the queue is short, and for how many rounds.
+    quiet: Option<(Instant, u32)>,
+    /// The window at first, in bytes.
+    first: f64,
+}
+
+/// For how long round trips did not change, between which windows in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Still {
+    rounds: u32,
+    least: Duration,
+    windows: (f64, f64),
+}
+
+impl Still {
+    const fn new(seen: &Seen) -> Self {
+        Self { rounds: 0, least: seen.least, windows: (seen.window, seen.window) }
+    }
+
+    fn goes_on(&mut self, seen: &Seen) -> bool {
+        if seen.least.abs_diff(self.least) > seen.same() {
+            *self = Self::new(seen);
+        }
+        self.rounds += 1;
+        self.windows = (self.windows.0.min(seen.window), self.windows.1.max(seen.window));
+        self.rounds >= STILL && self.windows.1 > CHANGED * self.windows.0
+    }
 }
 
 /// Sending less for two rounds, to see whose queue it is: if it is ours alone, round trips become shorter by the share that we left
@@ -37,12 +74,36 @@ struct Trial {
 }
 
 impl Contested {
-    /// Begins with a window of so many packets.
-    pub(super) fn new(now: Instant, window: f64) -> Self {
-        Self { cubic: Cubic::new(now, window, window), hunting: true, trial: None, last_trial: now, alone: 0 }
+    /// Begins with a window of so many bytes.
+    pub(super) fn new(seen: &Seen, window: f64) -> Self {
+        let (now, packets) = (seen.now, window / seen.packet);
+        let cubic = Cubic::new(now, packets, packets);
+        let still = Still::new(seen);
+        Self { cubic, hunting: true, trial: None, last_trial: now, alone: 0, still, quiet: None, first: window }
+    }
+
+    /// Whether there is nobody, or nobody any more.
+    fn company_is_gone(&mut self, seen: &Seen) -> Option<Verdict> {
+        if !seen.full {
+            return None;
+        }
+        if self.still.goes_on(seen) {
+            return Some(Verdict::Reroute(self.first.max(seen.window)));
+        }
+        if seen.queue > seen.target / 2 {
+            self.quiet = None;
+            return None;
+        }
+        let (since, rounds) = self.quiet.get_or_insert((seen.now, 0));
+        *rounds += 1;
+        let gone = *rounds > QUIET && seen.now.saturating_duration_since(*since) > QUIET_FOR;
+        gone.then(|| Verdict::Settle(seen.window, Cause::Queue, Calm::default()))
     }
 
     pub(super) fn judge(&mut self, seen: &Seen) -> Verdict {
+        if let Some(verdict) = self.company_is_gone(seen) {
+            return verdict;
+        }
         if seen.ours {
             self.trial = None;
             self.hunting = false;
