@@ -4,10 +4,13 @@
 //! what they have, and what is left after the limit is aborted. A task's name is its span.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -38,8 +41,7 @@ impl Shutdown {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let kill = self.kill.clone();
-        let task = async move { kill.run_until_cancelled_owned(future).await };
+        let task = Mortal { killed: self.kill.clone().cancelled_owned(), future };
         tokio::spawn(self.tasks.track_future(task.instrument(tracing::debug_span!("task", task = name))))
     }
 
@@ -71,6 +73,29 @@ impl Shutdown {
         self.kill();
         self.tasks.wait().await;
         in_time
+    }
+}
+
+pin_project! {
+    /// A future that ends with its scope. Not an async block: that would hold the future twice, as what it was given and as what
+    /// it awaits, and the tasks of requests and sessions are most of what a relay's memory is.
+    struct Mortal<F> {
+        #[pin]
+        killed: WaitForCancellationFutureOwned,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Mortal<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.killed.poll(context) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => this.future.poll(context).map(Some),
+        }
     }
 }
 
