@@ -361,7 +361,7 @@ impl Default for TunnelConfig {
             udp_buffer: 8 << 20,
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(1),
-            streams: 512,
+            streams: 1024,
             segmentation_offload: true,
             congestion: CongestionControl::default(),
         }

@@ -11,6 +11,9 @@ use adit_common::manifest::Scope;
 use adit_common::tunnel::{CongestionControl, TransportOptions, UDP_BUFFER};
 use serde::{Deserialize, Serialize};
 
+/// Requests that an agent must be able to have at a time: fewer are no relay's traffic, and one of them is its manifest.
+const LEAST_STREAMS: u32 = 16;
+
 /// The whole configuration; every key may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -154,10 +157,11 @@ pub struct TunnelConfig {
     /// An agent that was not heard of for this long is dead.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub idle_timeout: Duration,
-    /// Unread bytes of one answer: 2 MiB carries 300 Mbit/s over 50 ms.
+    /// Unread bytes of one answer: 512 KiB carries 80 Mbit/s over 50 ms. A client that reads slowly holds so many.
     #[serde(with = "adit_common::daemon::humane_bytes")]
     pub stream_window: u32,
-    /// Unread bytes of all answers of one agent: a bound on memory.
+    /// Unread bytes of all answers of one agent: a bound on memory. An agent is asked for as many answers at a time as have room
+    /// in it, 1,024, so that clients that read slowly stop nobody else.
     #[serde(with = "adit_common::daemon::humane_bytes")]
     pub session_window: u32,
     /// Bytes kept for retransmission to one agent: a bound on memory, and twice what 1 Gbit/s over 50 ms has under way.
@@ -182,8 +186,8 @@ impl Default for TunnelConfig {
             handshake_timeout: Duration::from_secs(10),
             max_handshakes: 1000,
             idle_timeout: transport.idle_timeout,
-            stream_window: transport.stream_window,
-            session_window: transport.session_window,
+            stream_window: 512 << 10,
+            session_window: 512 << 20,
             send_window: transport.send_window,
             udp_buffer: UDP_BUFFER,
             segmentation_offload: transport.segmentation_offload,
@@ -198,7 +202,7 @@ impl TunnelConfig {
         TransportOptions {
             idle_timeout: self.idle_timeout,
             stream_window: self.stream_window,
-            session_window: self.session_window,
+            streams: self.session_window.checked_div(self.stream_window).unwrap_or(0),
             send_window: self.send_window,
             segmentation_offload: self.segmentation_offload,
             congestion: self.congestion,
@@ -293,6 +297,9 @@ impl Config {
         if !(8 << 10..=512 << 10).contains(&self.front.max_head) {
             return Err("front.max_head must be from 8KiB to 512KiB".into());
         }
+        if self.tunnel.transport().streams < LEAST_STREAMS {
+            return Err(format!("tunnel.session_window must be at least {LEAST_STREAMS} times tunnel.stream_window"));
+        }
         let counts = [
             ("front.max_connections", self.front.max_connections),
             ("front.max_headers", self.front.max_headers),
@@ -343,5 +350,10 @@ mod tests {
         let mut config = Config::default();
         config.front.max_head = 4 << 20;
         assert!(config.check().unwrap_err().contains("front.max_head"));
+        for windows in [(0, 1 << 20), (1 << 20, 1 << 20)] {
+            let mut config = Config::default();
+            (config.tunnel.stream_window, config.tunnel.session_window) = windows;
+            assert!(config.check().unwrap_err().contains("tunnel.session_window"));
+        }
     }
 }

@@ -14,6 +14,7 @@ use http::{Request, Response};
 use http_body::Body;
 
 use super::body::{TunnelBody, Upload};
+use super::credit::Credit;
 use super::error::{ResetCode, TunnelError};
 use super::fields;
 use super::frame;
@@ -69,10 +70,14 @@ enum Asking {
 }
 
 impl Caller {
-    pub(super) fn over_quic((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
+    pub(super) fn over_quic(
+        (send, receive): (quinn::SendStream, quinn::RecvStream),
+        max_fields: usize,
+        credit: Credit,
+    ) -> Self {
         Self(Asking::Quic {
             outgoing: Outgoing::new(send, ResetCode::REQUEST_CANCELLED),
-            incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::REQUEST_CANCELLED)),
+            incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::REQUEST_CANCELLED, Some(credit))),
         })
     }
 
@@ -181,7 +186,7 @@ impl Callee {
         Self(Asked::Quic {
             // Whoever drops it unanswered did not work on it.
             outgoing: Outgoing::new(send, ResetCode::REQUEST_REJECTED),
-            incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::NO_ERROR)),
+            incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::NO_ERROR, None)),
         })
     }
 

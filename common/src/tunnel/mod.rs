@@ -11,6 +11,7 @@
 mod body;
 mod congestion;
 mod control;
+mod credit;
 mod error;
 mod exchange;
 mod farewell;

@@ -14,6 +14,7 @@ use tokio_rustls::TlsStream;
 
 use super::congestion::{self, PathReport};
 use super::control::Control;
+use super::credit::Room;
 use super::error::{ResetCode, TunnelError};
 use super::exchange::{Callee, Caller};
 use super::farewell::Farewell;
@@ -26,11 +27,13 @@ use super::usage::Usage;
 pub struct SessionLimits {
     /// The size of a field section, in bytes as RFC 9114 counts them. 64 KiB is what browsers and nginx allow at most.
     pub max_fields: usize,
+    /// Requests that this end opens at a time: as many as its window has room for.
+    pub streams: u32,
 }
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self { max_fields: 64 << 10 }
+        Self { max_fields: 64 << 10, streams: TransportOptions::default().streams }
     }
 }
 
@@ -72,6 +75,7 @@ pub struct Session {
 struct Shared {
     wire: Wire,
     limits: SessionLimits,
+    room: Room,
     farewell: Farewell,
     usage: Usage,
 }
@@ -104,7 +108,8 @@ impl Session {
     }
 
     fn over(wire: Wire, limits: SessionLimits) -> Self {
-        Self { shared: Arc::new(Shared { wire, limits, farewell: Farewell::default(), usage: Usage::default() }) }
+        let (room, farewell, usage) = (Room::new(limits.streams), Farewell::default(), Usage::default());
+        Self { shared: Arc::new(Shared { wire, limits, room, farewell, usage }) }
     }
 
     /// What it travels over.
@@ -118,7 +123,7 @@ impl Session {
     /// Drives the session until it is over, and says why it is. Its owner polls it beside the exchanges, and after
     /// [`Session::close`] too, to its end: so the peer is told.
     pub async fn run(&self) -> TunnelError {
-        let Shared { wire, limits, farewell, usage } = &*self.shared;
+        let Shared { wire, limits, farewell, usage, .. } = &*self.shared;
         match wire {
             Wire::Quic(connection) => {
                 Control { connection, farewell, usage, max_fields: limits.max_fields }.run().await
@@ -127,20 +132,22 @@ impl Session {
         }
     }
 
-    /// Opens a request stream, now or never: when the peer's credit is used up another agent should be asked.
+    /// Opens a request stream, now or never: when the peer's credit or the room in this end's window is used up another agent
+    /// should be asked.
     pub fn open(&self) -> Result<Caller, TunnelError> {
         if self.shared.farewell.is_heard() {
             return Err(TunnelError::GoingAway);
         }
+        let credit = self.shared.room.take().ok_or(TunnelError::NoCredit)?;
         match &self.shared.wire {
             Wire::Quic(connection) => match connection.open_bi().now_or_never() {
                 Some(stream) => {
                     self.shared.usage.count();
-                    Ok(Caller::over_quic(stream?, self.shared.limits.max_fields))
+                    Ok(Caller::over_quic(stream?, self.shared.limits.max_fields, credit))
                 }
                 None => Err(TunnelError::NoCredit),
             },
-            Wire::Tcp(session) => Ok(Caller::over_tcp(session.open()?)),
+            Wire::Tcp(session) => Ok(Caller::over_tcp(session.open(credit)?)),
         }
     }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
 
+use super::credit::Credit;
 use super::error::{ResetCode, TunnelError};
 use super::frame::{FrameReader, Piece};
 use super::urgency::Urgency;
@@ -93,11 +94,13 @@ pub(super) struct Incoming {
     frames: FrameReader,
     ended: bool,
     on_drop: ResetCode,
+    /// The relay's: one more stream may be opened when this is over.
+    _credit: Option<Credit>,
 }
 
 impl Incoming {
-    pub(super) fn new(stream: RecvStream, max_fields: usize, on_drop: ResetCode) -> Self {
-        Self { stream, frames: FrameReader::new(max_fields), ended: false, on_drop }
+    pub(super) fn new(stream: RecvStream, max_fields: usize, on_drop: ResetCode, credit: Option<Credit>) -> Self {
+        Self { stream, frames: FrameReader::new(max_fields), ended: false, on_drop, _credit: credit }
     }
 
     /// The next piece; `None` at a stream's proper end.

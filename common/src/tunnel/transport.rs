@@ -36,14 +36,11 @@ pub struct TransportOptions {
     /// The agent sends at least this often: below every NAT's timer for UDP, and so often that an idle agent finds out
     /// within a second that its relay was started anew, for the answer to a keep-alive is then a stateless reset.
     pub keep_alive: Duration,
-    /// Requests that a relay may have open on one session. Generous, for slow uploads hold a stream without any work being
-    /// done; admission is by load, not by credit.
+    /// Requests at a time on one session: an agent grants so many, and a relay opens no more. Generous, for slow uploads hold a
+    /// stream without any work being done; admission is by load, not by credit.
     pub streams: u32,
     /// Bytes of one request or answer that may be under way unread: 2 MiB carries 300 Mbit/s over 50 ms.
     pub stream_window: u32,
-    /// Bytes of all streams of a session that may be under way unread. Well above what a few dozen slow readers can hold,
-    /// so that they stop themselves and nobody else.
-    pub session_window: u32,
     /// Bytes kept for retransmission: twice the bandwidth-delay product of 1 Gbit/s over 50 ms, and a bound on memory.
     pub send_window: u32,
     /// The round-trip time to assume before the first measurement. quinn's 333 ms makes a lost first packet cost a second.
@@ -59,14 +56,24 @@ impl Default for TransportOptions {
         Self {
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(1),
-            streams: 512,
+            streams: 1024,
             stream_window: 2 << 20,
-            session_window: 64 << 20,
             send_window: 16 << 20,
             initial_rtt: Duration::from_millis(100),
             segmentation_offload: true,
             congestion: CongestionControl::default(),
         }
+    }
+}
+
+/// Streams beside the requests: control streams, whose few bytes must find room whatever the requests hold.
+const BESIDE: u64 = 8;
+
+impl TransportOptions {
+    /// Bytes of all streams of a session that may be under way unread: as many as they may have each. A smaller window would be
+    /// filled by readers that stop, and then stop all others.
+    pub fn session_window(&self) -> u64 {
+        (u64::from(self.streams) + BESIDE) * u64::from(self.stream_window)
     }
 }
 
@@ -78,9 +85,9 @@ pub fn transport(role: Role, options: &TransportOptions, memory: &PathMemory) ->
         // The relay opens every request; an agent opens none.
         .max_concurrent_bidi_streams(VarInt::from_u32(if role == Role::Agent { options.streams } else { 0 }))
         // HTTP/3 needs three; foreign libraries add one of noise.
-        .max_concurrent_uni_streams(VarInt::from_u32(8))
+        .max_concurrent_uni_streams(VarInt::from_u32(BESIDE as u32))
         .stream_receive_window(VarInt::from_u32(options.stream_window))
-        .receive_window(VarInt::from_u32(options.session_window))
+        .receive_window(VarInt::from_u64(options.session_window()).unwrap_or(VarInt::MAX))
         .send_window(options.send_window.into())
         .max_idle_timeout(IdleTimeout::try_from(options.idle_timeout).ok())
         // One side is enough, and it is the agent's NAT that forgets.

@@ -84,7 +84,11 @@ impl Reception {
         let identity = connection.peer_identity().ok_or(Refusal::Anonymous)?;
         let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| Refusal::Anonymous)?;
         let id = peer_agent(&chain)?;
-        Ok((id, Session::new(connection, SessionLimits::default())))
+        Ok((id, Session::new(connection, self.limits())))
+    }
+
+    fn limits(&self) -> SessionLimits {
+        SessionLimits { streams: self.config.transport().streams, ..SessionLimits::default() }
     }
 
     /// TLS's handshake on TCP, awaited to its end, and who has come.
@@ -102,7 +106,7 @@ impl Reception {
                 return Err(Refusal::Protocol);
             }
             let id = peer_agent(peer.peer_certificates().ok_or(Refusal::Anonymous)?)?;
-            let (options, limits) = (self.config.transport(), SessionLimits::default());
+            let (options, limits) = (self.config.transport(), self.limits());
             Ok((id, Session::over_tcp(stream.into(), Role::Relay, &options, limits).await?))
         };
         timeout(self.config.handshake_timeout, handshake).await.map_err(|_| Refusal::Slow)?

@@ -11,5 +11,6 @@ mod fleet;
 mod house;
 mod limits;
 mod program;
+mod slow;
 mod stops;
 mod streams;

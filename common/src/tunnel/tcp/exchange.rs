@@ -19,8 +19,8 @@ use super::fate::Fate;
 use super::head;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
-use super::session::Credit;
 use crate::tunnel::body::{TunnelBody, Upload};
+use crate::tunnel::credit::Credit;
 use crate::tunnel::error::{ResetCode, TunnelError};
 use crate::tunnel::waiting::while_wanted;
 

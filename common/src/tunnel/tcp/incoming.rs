@@ -9,7 +9,7 @@ use http_body::Frame;
 
 use super::fate::Fate;
 use super::head::of_the_message;
-use super::session::Credit;
+use crate::tunnel::credit::Credit;
 use crate::tunnel::error::TunnelError;
 
 /// What the peer sends on a stream. Dropped before its end, it resets the stream once nothing else holds it.

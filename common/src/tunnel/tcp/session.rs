@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use super::exchange::{Asked, Asking};
 use super::fate::{Fate, Loss};
 use super::head::to_request;
 use super::wire::{Meter, Wire};
+use crate::tunnel::credit::Credit;
 use crate::tunnel::error::{ResetCode, TunnelError};
 use crate::tunnel::farewell::Farewell;
 use crate::tunnel::transport::TransportOptions;
@@ -59,7 +59,6 @@ pub(in crate::tunnel) struct TcpSession {
     sender: Option<SendRequest<Bytes>>,
     /// The agent's: streams that were opened.
     accepted: tokio::sync::Mutex<Option<mpsc::Receiver<Asked>>>,
-    open: Arc<AtomicUsize>,
     fate: Arc<Fate>,
     /// What this end says when it closes.
     closing: OnceLock<(ResetCode, String)>,
@@ -68,23 +67,6 @@ pub(in crate::tunnel) struct TcpSession {
     remote: SocketAddr,
     idle_timeout: Duration,
     ping: Duration,
-}
-
-/// An open stream of a relay.
-#[derive(Debug)]
-pub(super) struct Credit(Arc<AtomicUsize>);
-
-impl Credit {
-    fn take(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::Relaxed);
-        Self(open.clone())
-    }
-}
-
-impl Drop for Credit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl TcpSession {
@@ -99,8 +81,8 @@ impl TcpSession {
         let mut builder = client::Builder::new();
         builder
             .enable_push(false)
-            .initial_window_size(window(options.stream_window))
-            .initial_connection_window_size(window(options.session_window))
+            .initial_window_size(window(options.stream_window.into()))
+            .initial_connection_window_size(window(options.session_window()))
             .max_header_list_size(u32::try_from(max_fields).unwrap_or(u32::MAX))
             .initial_max_send_streams(FIRST_STREAMS)
             .max_send_buffer_size(SEND_BUFFER)
@@ -123,8 +105,8 @@ impl TcpSession {
         let (wire, meter) = Wire::new(stream);
         let connection = server::Builder::new()
             .enable_connect_protocol()
-            .initial_window_size(window(options.stream_window))
-            .initial_connection_window_size(window(options.session_window))
+            .initial_window_size(window(options.stream_window.into()))
+            .initial_connection_window_size(window(options.session_window()))
             .max_header_list_size(u32::try_from(max_fields).unwrap_or(u32::MAX))
             // One more, for the control stream.
             .max_concurrent_streams(options.streams.saturating_add(1))
@@ -153,7 +135,6 @@ impl TcpSession {
             driver: Mutex::new(Some(driver)),
             sender,
             accepted: tokio::sync::Mutex::new(accepted),
-            open: Arc::default(),
             fate: Arc::default(),
             closing: OnceLock::new(),
             closed: CancellationToken::new(),
@@ -307,14 +288,13 @@ impl TcpSession {
     }
 
     /// Opens a stream, now or never.
-    pub(in crate::tunnel) fn open(&self) -> Result<Asking, TunnelError> {
+    pub(in crate::tunnel) fn open(&self, credit: Credit) -> Result<Asking, TunnelError> {
         if let Some(loss) = self.loss() {
             return Err(TunnelError::Lost(loss));
         }
         let sender = self.sender.clone().ok_or(TunnelError::NoCredit)?;
-        let credit = Credit::take(&self.open);
         // The control stream is one of them.
-        if self.open.load(Ordering::Relaxed) >= sender.current_max_send_streams() {
+        if credit.taken() >= sender.current_max_send_streams() {
             return Err(TunnelError::NoCredit);
         }
         Ok(Asking::new(sender, self.fate.clone(), credit))
@@ -372,8 +352,8 @@ fn is_control(request: &Request<RecvStream>) -> bool {
 }
 
 /// HTTP/2's windows end at 2^31 - 1, where QUIC's go on.
-fn window(bytes: u32) -> u32 {
-    bytes.min(i32::MAX.unsigned_abs())
+fn window(bytes: u64) -> u32 {
+    bytes.min(i32::MAX.unsigned_abs().into()) as u32
 }
 
 fn broken(error: h2::Error) -> TunnelError {
