@@ -42,6 +42,11 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// fields of at least 33 bytes), and above what [`Service`] takes, so that its answer is given.
 const HEAD_LIST: u32 = 1 << 20;
 
+/// Bytes that the kernel takes for a client before it has sent those that it has. Who reads slowly would hold megabytes there, for a
+/// socket's buffer grows.
+#[cfg(target_os = "linux")]
+const UNSENT: u32 = 128 << 10;
+
 /// HTTP/1's read buffer: several records of TLS, so that a large body comes in large pieces.
 const BUFFER: usize = 64 << 10;
 
@@ -77,6 +82,8 @@ pub(super) async fn serve(
 ) {
     // An answer's last bytes must not wait for an acknowledgement of those before. It fails on a dead socket only.
     let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let config = shared.config.clone();
     let from = Peer { address: peer, secure: terminator.is_some() };
     let (stream, http2) = match begin(terminator, stream, peer, config.head_timeout).await {
