@@ -83,7 +83,9 @@ async fn hundreds_of_slow_clients_stop_nobody_but_themselves() {
         assert_eq!(brisk.ask(upload(&house, full("brisk"))).await.body, "brisk");
     }
 
-    for answer in unread.into_iter().take(3) {
+    // The others' windows are the same connection's.
+    let last: Vec<_> = unread.into_iter().take(3).collect();
+    for answer in last {
         let body = tokio::time::timeout(SOON, answer.into_body().collect()).await.unwrap().unwrap().to_bytes();
         assert_eq!(body.len(), LARGE, "a slow reader gets all of it");
     }
