@@ -99,7 +99,10 @@ impl From<ScopeName> for Scope {
 
 fn main() -> ExitCode {
     let result = match Options::parse().command {
-        Command::Run(settings) => run(&settings),
+        Command::Run(settings) => {
+            with_small_pages();
+            run(&settings)
+        }
         Command::Check(settings) => check(&settings),
         Command::Key(command) => key(&command),
     };
@@ -131,6 +134,27 @@ impl Settings {
         Ok(config)
     }
 }
+
+/// Begins anew with an allocator that asks for no huge pages, of which one byte in use makes 2 MiB resident: they double the memory of a
+/// relay with one tunnel, and save it no processor time (`docs/benchmarks.md`). The allocator reads its settings from the environment,
+/// before `main`; whoever set this one meant it.
+#[cfg(target_os = "linux")]
+#[allow(clippy::disallowed_methods, reason = "main.rs hands the environment to who needs it")]
+fn with_small_pages() {
+    use std::os::unix::process::CommandExt as _;
+    const SETTING: &str = "MIMALLOC_ALLOW_THP";
+    if std::env::var_os(SETTING).is_none()
+        && let Ok(program) = std::env::current_exe()
+    {
+        let mut arguments = std::env::args_os();
+        let name = arguments.next().unwrap_or_else(|| program.clone().into_os_string());
+        // It returns only if it fails, and then all goes on with more memory.
+        let _ = std::process::Command::new(program).arg0(name).args(arguments).env(SETTING, "0").exec();
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn with_small_pages() {}
 
 fn run(settings: &Settings) -> Result<()> {
     let config = settings.load()?;

@@ -1,6 +1,7 @@
 //! The relay under test, its certificates and keys, and clients of it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -127,7 +128,7 @@ impl House {
     }
 
     pub(crate) async fn tls(&self, alpn: &str) -> TlsStream<TcpStream> {
-        tls(self.relay.addresses().https, alpn).await
+        tls(&CERTIFICATES.1.relay_folder().join("ca.pem"), self.relay.addresses().https, alpn).await
     }
 
     /// Raw bytes in, all bytes out until the relay closes.
@@ -186,15 +187,20 @@ pub(crate) enum Client {
 
 impl Client {
     pub(crate) async fn connect(relay: SocketAddr, version: Version) -> Self {
+        Self::connect_by(&CERTIFICATES.1.relay_folder().join("ca.pem"), relay, version).await
+    }
+
+    /// To a relay with a certificate of this authority's.
+    pub(crate) async fn connect_by(authority: &Path, relay: SocketAddr, version: Version) -> Self {
         match version {
             Version::Http1 => {
-                let io = TokioIo::new(tls(relay, "http/1.1").await);
+                let io = TokioIo::new(tls(authority, relay, "http/1.1").await);
                 let (client, connection) = http1::handshake(io).await.unwrap();
                 tokio::spawn(connection);
                 Self::Http1(client)
             }
             Version::Http2 => {
-                let io = TokioIo::new(tls(relay, "h2").await);
+                let io = TokioIo::new(tls(authority, relay, "h2").await);
                 let (client, connection) = http2::Builder::new(TokioExecutor::new())
                     .max_header_list_size(1 << 20)
                     .handshake(io)
@@ -247,10 +253,10 @@ pub(crate) fn with(request: &mut Request<Body>, name: &'static str, value: &str)
     request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
 }
 
-async fn tls(relay: SocketAddr, alpn: &str) -> TlsStream<TcpStream> {
+/// A client's TLS connection to a relay with a certificate of this authority's.
+pub(crate) async fn tls(authority: &Path, relay: SocketAddr, alpn: &str) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
-    let ca = CERTIFICATES.1.relay_folder().join("ca.pem");
-    for certificate in CertificateDer::pem_file_iter(ca).unwrap() {
+    for certificate in CertificateDer::pem_file_iter(authority).unwrap() {
         roots.add(certificate.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
