@@ -15,8 +15,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    ServerConfig, SignatureScheme, version,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite, version,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -122,7 +122,9 @@ pub fn peer_agent(chain: &[CertificateDer<'_>]) -> Result<AgentId, CertsError> {
 fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
     let kx_groups = vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1];
-    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+    let ours = aws_lc_rs::default_provider();
+    let cipher_suites = in_order(ours.cipher_suites, computes_aes());
+    Arc::new(CryptoProvider { cipher_suites, kx_groups, ..ours })
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, CertsError> {
@@ -133,6 +135,32 @@ fn roots(path: &Path) -> Result<RootCertStore, CertsError> {
             .map_err(|error| CertsError::Malformed { path: path.into(), reason: error.to_string() })?;
     }
     Ok(roots)
+}
+
+/// What this end would rather speak first. The relay takes the first of an agent's that it knows, so the weaker processor decides: one
+/// that does not compute AES itself takes several times as long for it as for ChaCha20. rustls has one order for all.
+fn in_order(mut suites: Vec<SupportedCipherSuite>, aes: bool) -> Vec<SupportedCipherSuite> {
+    suites.sort_by_key(|suite| is_chacha(suite.suite()) == aes);
+    suites
+}
+
+const fn is_chacha(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
+}
+
+/// Whether the processor has instructions for AES and for its GCM.
+fn computes_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
 }
 
 /// Loads a chain and its key, and finds out here, with file names, what would fail obscurely in a handshake.
@@ -262,5 +290,22 @@ impl ServerCertVerifier for RelaysOnly {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_decides_which_cipher_comes_first() {
+        let names = |aes| -> Vec<CipherSuite> {
+            let suites = in_order(aws_lc_rs::default_provider().cipher_suites, aes);
+            suites.iter().map(SupportedCipherSuite::suite).collect()
+        };
+        assert_eq!(names(true)[0], CipherSuite::TLS13_AES_256_GCM_SHA384);
+        assert_eq!(names(false)[0], CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
+        assert!(names(true).iter().skip_while(|suite| !is_chacha(**suite)).all(|suite| is_chacha(*suite)));
+        assert_eq!(names(true).len(), names(false).len(), "none is left out");
     }
 }
