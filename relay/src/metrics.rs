@@ -136,6 +136,8 @@ pub(crate) struct Metrics {
     pub(crate) keys_failures: Counter,
     pub(crate) udp_send_buffer: Gauge,
     pub(crate) udp_receive_buffer: Gauge,
+    pub(crate) udp_send_segments: Gauge,
+    pub(crate) udp_receive_segments: Gauge,
 }
 
 const FIRST_STATUS: u16 = 100;
@@ -171,6 +173,8 @@ impl Metrics {
             keys_failures: Counter::default(),
             udp_send_buffer: Gauge::default(),
             udp_receive_buffer: Gauge::default(),
+            udp_send_segments: Gauge::default(),
+            udp_receive_segments: Gauge::default(),
         }
     }
 
@@ -246,6 +250,8 @@ impl Metrics {
             ("keys", "Keys that are known.", &self.keys),
             ("udp_send_buffer_bytes", "What the kernel gave.", &self.udp_send_buffer),
             ("udp_receive_buffer_bytes", "What the kernel gave.", &self.udp_receive_buffer),
+            ("udp_send_segments", "Packets that one call can send; 1 without GSO.", &self.udp_send_segments),
+            ("udp_receive_segments", "Packets that one call can receive; 1 without GRO.", &self.udp_receive_segments),
         ] {
             head(out, &format!("adit_relay_{name}"), "gauge", help);
             line(out, format_args!("adit_relay_{name} {}", gauge.get()));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use adit_common::id::{ModelName, Version};
 use adit_common::manifest::{Load, Model};
 use adit_common::timing::{Stage, Timing};
-use adit_common::tunnel::Transport;
+use adit_common::tunnel::{Transport, UdpBuffers};
 use tokio::sync::watch;
 
 use super::account::{Account, Pending};
@@ -61,6 +61,8 @@ pub struct Metrics {
     sessions: [AtomicU64; Transport::ALL.len()],
     udp_send: AtomicU64,
     udp_receive: AtomicU64,
+    udp_sends: AtomicU64,
+    udp_receives: AtomicU64,
     stages: [Histogram; Stage::ALL.len()],
     total: Histogram,
     load: watch::Sender<Load>,
@@ -269,6 +271,8 @@ impl Metrics {
             sessions: Default::default(),
             udp_send: AtomicU64::new(0),
             udp_receive: AtomicU64::new(0),
+            udp_sends: AtomicU64::new(0),
+            udp_receives: AtomicU64::new(0),
             stages: Default::default(),
             total: Histogram::default(),
             load: watch::Sender::new(Load::default()),
@@ -359,9 +363,11 @@ impl Metrics {
     }
 
     /// What the operating system gave of the UDP buffers asked for, in bytes.
-    pub fn udp_buffers(&self, send: usize, receive: usize) {
-        self.udp_send.store(send as u64, Relaxed);
-        self.udp_receive.store(receive as u64, Relaxed);
+    pub fn udp_buffers(&self, given: &UdpBuffers) {
+        self.udp_send.store(given.send as u64, Relaxed);
+        self.udp_receive.store(given.receive as u64, Relaxed);
+        self.udp_sends.store(given.sends as u64, Relaxed);
+        self.udp_receives.store(given.receives as u64, Relaxed);
     }
 
     /// The models as they are now.
@@ -389,7 +395,7 @@ impl Metrics {
             let labels = format!("model=\"{}\",outcome=\"{outcome}\"", escape(model));
             line(&mut out, format_args!("adit_agent_requests_total{{{labels}}} {count}"));
         }
-        let singles: [(&str, &str, &str, u64); 15] = [
+        let singles: [(&str, &str, &str, u64); 17] = [
             (
                 "cancelled_queued_total",
                 "counter",
@@ -415,6 +421,18 @@ impl Metrics {
             ("queued", "gauge", "Requests that wait for a device now.", load.queued.into()),
             ("sessions", "gauge", "Tunnels that stand now.", self.sessions()),
             ("udp_receive_buffer_bytes", "gauge", "UDP receive buffer as given.", self.udp_receive.load(Relaxed)),
+            (
+                "udp_send_segments",
+                "gauge",
+                "Packets that one call can send; 1 without GSO.",
+                self.udp_sends.load(Relaxed),
+            ),
+            (
+                "udp_receive_segments",
+                "gauge",
+                "Packets that one call can receive; 1 without GRO.",
+                self.udp_receives.load(Relaxed),
+            ),
         ];
         for (name, kind, help, value) in singles {
             head(&mut out, &format!("adit_agent_{name}"), kind, help);

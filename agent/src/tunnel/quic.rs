@@ -46,7 +46,12 @@ impl Socket {
         let (socket, buffers) = any(Ipv6Addr::UNSPECIFIED.into())
             .or_else(|_| any(Ipv4Addr::UNSPECIFIED.into()))
             .map_err(TunnelError::Socket)?;
-        metrics.udp_buffers(buffers.send, buffers.receive);
+        metrics.udp_buffers(&buffers);
+        tracing::info!(
+            gso = buffers.sends,
+            gro = buffers.receives,
+            "UDP packets that the kernel takes or gives at a time"
+        );
         let (send, receive, wanted) = (buffers.send, buffers.receive, buffers.wanted);
         if buffers.is_short() {
             tracing::warn!(

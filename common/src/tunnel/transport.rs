@@ -109,6 +109,10 @@ pub struct UdpBuffers {
     pub receive: usize,
     /// What was asked for of each.
     pub wanted: usize,
+    /// Packets that one call can send, if the kernel cuts them apart itself (GSO); else 1.
+    pub sends: usize,
+    /// Packets that one call can receive, if the kernel puts them together itself (GRO); else 1.
+    pub receives: usize,
 }
 
 impl UdpBuffers {
@@ -133,7 +137,15 @@ pub fn bind_udp(address: SocketAddr, wanted: usize) -> io::Result<(UdpSocket, Ud
     let _ = socket.set_send_buffer_size(wanted / 2);
     let _ = socket.set_recv_buffer_size(wanted / 2);
     socket.bind(&address.into())?;
-    let buffers = UdpBuffers { send: socket.send_buffer_size()?, receive: socket.recv_buffer_size()?, wanted };
+    // Asked as quinn will ask. What a card does with such packets shows only in use: quinn sends them singly once they fail.
+    let offload = quinn_udp::UdpSocketState::new((&socket).into())?;
+    let buffers = UdpBuffers {
+        send: socket.send_buffer_size()?,
+        receive: socket.recv_buffer_size()?,
+        wanted,
+        sends: offload.max_gso_segments(),
+        receives: offload.gro_segments(),
+    };
     Ok((socket.into(), buffers))
 }
 

@@ -72,6 +72,13 @@ impl Listener {
         let address = socket.local_addr().map_err(failed)?;
         metrics.udp_send_buffer.set(buffers.send as u64);
         metrics.udp_receive_buffer.set(buffers.receive as u64);
+        metrics.udp_send_segments.set(buffers.sends as u64);
+        metrics.udp_receive_segments.set(buffers.receives as u64);
+        tracing::info!(
+            gso = buffers.sends,
+            gro = buffers.receives,
+            "UDP packets that the kernel takes or gives at a time"
+        );
         if buffers.is_short() {
             // The kernel reports twice what it allows.
             let allow = buffers.wanted / 2;
