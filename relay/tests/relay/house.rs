@@ -215,7 +215,11 @@ impl Client {
     /// Sends a request and returns with the answer's head.
     pub(crate) async fn start(&mut self, mut request: Request<Body>) -> hyper::Result<http::Response<Incoming>> {
         match self {
-            Self::Http1(client) => client.send_request(request).await,
+            Self::Http1(client) => {
+                // It may not have seen yet that the last answer has ended.
+                client.ready().await?;
+                client.send_request(request).await
+            }
             Self::Http2(client) => {
                 let authority = request.headers_mut().remove(header::HOST).unwrap();
                 let path = request.uri().path_and_query().unwrap().as_str();
