@@ -165,12 +165,21 @@ impl<'a> GraphBuilder<'a> {
 
     /// The largest element of each window.
     pub fn max_pool(&mut self, name: &str, from: Value, window: Window) -> Result<Value, VisionError> {
+        self.pool(name, Layer::MaxPool(window), from, window)
+    }
+
+    /// The mean of each window; padding counts as zeros.
+    pub fn average_pool(&mut self, name: &str, from: Value, window: Window) -> Result<Value, VisionError> {
+        self.pool(name, Layer::AveragePool(window), from, window)
+    }
+
+    fn pool(&mut self, name: &str, layer: Layer, from: Value, window: Window) -> Result<Value, VisionError> {
         let Padding { top, bottom, left, right } = window.padding;
         if top.max(bottom) >= window.kernel[0] || left.max(right) >= window.kernel[1] {
             return Err(broken(name, "a pool's padding must be smaller than its window"));
         }
         let shape = self.windowed(name, from, window, self.shape(from).channels)?;
-        Ok(self.push(name, Layer::MaxPool(window), vec![from], shape))
+        Ok(self.push(name, layer, vec![from], shape))
     }
 
     /// Twice as many rows and columns, each element four times.

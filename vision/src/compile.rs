@@ -202,6 +202,7 @@ fn nodes(graph: &Graph) -> Result<Vec<Node<'_>>, VisionError> {
             }
             Layer::Activation(_)
             | Layer::MaxPool(_)
+            | Layer::AveragePool(_)
             | Layer::Upsample
             | Layer::GlobalAveragePool
             | Layer::Add
@@ -236,6 +237,10 @@ impl Node<'_> {
             (_, Layer::MaxPool(window), [from]) => {
                 let pool = Pool { reduction: Reduction::Max, window: plain_window(window), ceil: false };
                 plain.pool(*from, pool)?
+            }
+            (_, Layer::AveragePool(window), [from]) => {
+                let reduction = Reduction::Average { count_padding: true };
+                plain.pool(*from, Pool { reduction, window: plain_window(window), ceil: false })?
             }
             (_, Layer::Upsample, [from]) => plain.upsample(*from, [2, 2])?,
             (_, Layer::GlobalAveragePool, [from]) => plain.global_average_pool(*from)?,
@@ -377,11 +382,12 @@ mod tests {
         let left = hold(|net| {
             let pool = Window { kernel: [3, 3], stride: 2, padding: Padding::ceil(SHAPE, [3, 3], 2) };
             let x = net.max_pool("pool", net.input(), pool).unwrap();
+            let x = net.average_pool("average", x, Window { padding: Padding::all(1), ..pool }).unwrap();
             let flat = net.linear("flat", x, 6).unwrap();
             let mean = net.global_average_pool("mean", x);
             let mean = net.relu6(mean);
             vec![net.relu(flat), net.linear("again", mean, 3).unwrap()]
         });
-        assert_eq!(left.len(), 6);
+        assert_eq!(left.len(), 7);
     }
 }

@@ -183,6 +183,8 @@ pub enum Layer {
     Activation(Activation),
     /// One input; the largest element of each window. What is padded never wins.
     MaxPool(Window),
+    /// One input; the mean of each window, in which padding counts as elements of zero, as it does in PyTorch unless told otherwise.
+    AveragePool(Window),
     /// One input; each element becomes two rows and two columns of itself.
     Upsample,
     /// One input; from each square of 2 x 2 elements four channels of one: top left, bottom left, top right, bottom
@@ -205,6 +207,7 @@ impl Layer {
             (Self::Norm(layer), [input]) => layer.run(input),
             (Self::Activation(activation), [input]) => activation.run(input),
             (Self::MaxPool(window), [input]) => max_pool(input, window),
+            (Self::AveragePool(window), [input]) => average_pool(input, window),
             (Self::Upsample, [input]) => upsample(input),
             (Self::Focus, [input]) => focus(input),
             (Self::GlobalAveragePool, [input]) => global_average_pool(input),
@@ -234,6 +237,7 @@ impl Layer {
             }
             Self::Activation(_)
             | Self::MaxPool(_)
+            | Self::AveragePool(_)
             | Self::Upsample
             | Self::Focus
             | Self::GlobalAveragePool
@@ -251,6 +255,7 @@ impl Layer {
             Self::Norm(_) => "norm",
             Self::Activation(_) => "activation",
             Self::MaxPool(_) => "max pool",
+            Self::AveragePool(_) => "average pool",
             Self::Upsample => "upsample",
             Self::Focus => "focus",
             Self::GlobalAveragePool => "global average pool",
@@ -355,6 +360,11 @@ fn max_pool(input: &Tensor, window: &Window) -> Result<Tensor, VisionError> {
         .max_pool2d_with_stride((window.kernel[0], window.kernel[1]), (window.stride, window.stride))?)
 }
 
+fn average_pool(input: &Tensor, window: &Window) -> Result<Tensor, VisionError> {
+    let padded = pad_with_zeros(input, window.padding)?.contiguous()?;
+    Ok(padded.avg_pool2d_with_stride((window.kernel[0], window.kernel[1]), (window.stride, window.stride))?)
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
@@ -395,6 +405,14 @@ mod tests {
         let window = Window { kernel: [3, 3], stride: 2, padding: Padding::all(1) };
         let output = max_pool(&input, &window).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(output, [-1.]);
+    }
+
+    #[test]
+    fn padding_counts_in_an_average_pool() {
+        let input = Tensor::from_vec(vec![9f32, 18., 27., 36.], (1, 1, 2, 2), &Device::Cpu).unwrap();
+        let window = Window { kernel: [3, 3], stride: 1, padding: Padding::all(1) };
+        let output = average_pool(&input, &window).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(output, [10.; 4]);
     }
 
     #[test]
