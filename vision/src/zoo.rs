@@ -10,7 +10,9 @@ use crate::execution::{Execution, Kernels};
 use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
 use crate::networks::borrowed::{self, Borrowed};
-use crate::networks::{googlenet_bn, lenet, mobilenet, resnet, squeezenet, ultraface, vgg, yolox};
+use crate::networks::{
+    googlenet, googlenet_bn, inception, lenet, mobilenet, resnet, squeezenet, ultraface, vgg, yolox,
+};
 use crate::precision::Precision;
 use crate::weights::Weights;
 
@@ -31,6 +33,10 @@ pub enum Architecture {
     SqueezenetTorchvision,
     /// 1,000 classes, 224 x 224.
     GooglenetBn,
+    /// torchvision's: 1,000 classes, 224 x 224.
+    Googlenet,
+    /// 1,000 classes, 299 x 299.
+    InceptionV3,
     /// TensorFlow's: 1,001 classes (0 is background), 224 x 224.
     Mobilenet,
     /// torchvision's: 1,000 classes, 224 x 224.
@@ -73,12 +79,14 @@ pub enum Architecture {
 
 impl Architecture {
     /// Those that are graphs of our own layers: all but the borrowed ones, which are [`Borrowed::ALL`].
-    pub const OWN: [Self; 23] = [
+    pub const OWN: [Self; 25] = [
         Self::Lenet,
         Self::Squeezenet10,
         Self::Squeezenet,
         Self::SqueezenetTorchvision,
         Self::GooglenetBn,
+        Self::Googlenet,
+        Self::InceptionV3,
         Self::Mobilenet,
         Self::MobilenetTorchvision,
         Self::Resnet18,
@@ -122,6 +130,8 @@ impl Architecture {
             Self::Squeezenet => "squeezenet1_1",
             Self::SqueezenetTorchvision => "squeezenet1_1_torchvision",
             Self::GooglenetBn => "googlenet_bn",
+            Self::Googlenet => "googlenet",
+            Self::InceptionV3 => "inception_v3",
             Self::Mobilenet => "mobilenet_v2",
             Self::MobilenetTorchvision => "mobilenet_v2_torchvision",
             Self::Resnet18 => "resnet18",
@@ -207,6 +217,8 @@ impl Architecture {
             Self::Squeezenet => squeezenet::graph(squeezenet::V1_1, weights, device),
             Self::SqueezenetTorchvision => squeezenet::graph(squeezenet::V1_1_TORCHVISION, weights, device),
             Self::GooglenetBn => googlenet_bn::graph(weights, device),
+            Self::Googlenet => googlenet::graph(weights, device),
+            Self::InceptionV3 => inception::graph(weights, device),
             Self::Mobilenet => mobilenet::graph(mobilenet::Edition::Tensorflow, weights, device),
             Self::MobilenetTorchvision => mobilenet::graph(mobilenet::Edition::Torchvision, weights, device),
             Self::Resnet18 => resnet::graph(resnet::R18, weights, device),
@@ -241,6 +253,8 @@ impl Architecture {
             | Self::Squeezenet
             | Self::SqueezenetTorchvision
             | Self::GooglenetBn
+            | Self::Googlenet
+            | Self::InceptionV3
             | Self::Mobilenet
             | Self::MobilenetTorchvision
             | Self::Resnet18
@@ -332,6 +346,8 @@ mod tests {
             (Architecture::Squeezenet, "classifier.1"),
             (Architecture::SqueezenetTorchvision, "classifier.1"),
             (Architecture::GooglenetBn, "linear"),
+            (Architecture::Googlenet, "fc"),
+            (Architecture::InceptionV3, "fc"),
             (Architecture::Mobilenet, "classifier.1"),
             (Architecture::MobilenetTorchvision, "classifier.1"),
             (Architecture::Resnet18, "fc"),

@@ -3,7 +3,9 @@
 //! crate's.
 
 pub(crate) mod borrowed;
+pub(crate) mod googlenet;
 pub(crate) mod googlenet_bn;
+pub(crate) mod inception;
 pub(crate) mod lenet;
 pub(crate) mod mobilenet;
 pub(crate) mod resnet;

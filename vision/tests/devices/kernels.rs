@@ -37,6 +37,8 @@ fn they_say_what_candle_says() {
         Architecture::Squeezenet,
         Architecture::SqueezenetTorchvision,
         Architecture::GooglenetBn,
+        Architecture::Googlenet,
+        Architecture::InceptionV3,
         Architecture::Mobilenet,
         Architecture::MobilenetTorchvision,
         Architecture::Resnet18,

@@ -69,6 +69,16 @@ def torchvision(name):
     return getattr(models, name)()
 
 
+def transforming(name):
+    """One that makes a mean and a deviation of 0.5 of ImageNet's: it is handed ImageNet's, made of what ours is handed."""
+    from torchvision import models
+
+    network = getattr(models, name)(aux_logits=False, init_weights=False, transform_input=True)
+    mean, deviation = (torch.tensor(all).view(3, 1, 1) for all in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    network.register_forward_pre_hook(lambda _, inputs: ((inputs[0] * 0.5 + 0.5 - mean) / deviation,))
+    return network
+
+
 def timm_vgg(name):
     import timm
 
@@ -111,6 +121,8 @@ NETWORKS = {
     "vgg16": (lambda: timm_vgg("vgg16"), 224, 6.0),
     "squeezenet1_0": (lambda: torchvision("squeezenet1_0"), 224, 6.0),
     "squeezenet1_1_torchvision": (lambda: torchvision("squeezenet1_1"), 224, 6.0),
+    "googlenet": (lambda: transforming("googlenet"), 224, 6.0),
+    "inception_v3": (lambda: transforming("inception_v3"), 299, 6.0),
     "mobilenet_v2_torchvision": (lambda: torchvision("mobilenet_v2"), 224, 7.0),
     "yolox_nano": (lambda: yolox(0.33, 0.25, True), 416, 5.7),
     "yolox_tiny": (lambda: yolox(0.33, 0.375, False), 416, 6.3),

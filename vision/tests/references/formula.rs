@@ -129,6 +129,12 @@ fn squeezenets_agree_with_torchvision() {
 }
 
 #[test]
+fn googlenet_and_inception_agree_with_torchvision() {
+    classifier(Architecture::Googlenet);
+    classifier(Architecture::InceptionV3);
+}
+
+#[test]
 fn mobilenet_agrees_with_torchvision() {
     classifier(Architecture::MobilenetTorchvision);
 }
