@@ -69,7 +69,14 @@ pub(crate) enum Operation<'w> {
     Upsample([usize; 2]),
     Mean,
     Add,
+    /// Each channel times a number of its own.
+    Scale,
     Concat,
+    /// So many channels, from the first of them on.
+    Narrow {
+        first: usize,
+        channels: usize,
+    },
     Flatten,
 }
 
@@ -83,7 +90,9 @@ impl Operation<'_> {
             Self::Upsample(_) => "upsample",
             Self::Mean => "mean",
             Self::Add => "add",
+            Self::Scale => "scale",
             Self::Concat => "concat",
+            Self::Narrow { .. } => "narrow",
             Self::Flatten => "flatten",
         }
     }
@@ -222,6 +231,24 @@ impl<'w> Graph<'w> {
         self.push(Operation::Add, &[left, right], shape)
     }
 
+    /// Adds a value each of whose channels is multiplied by a number of its own: `factors` is `channels x 1 x 1`.
+    pub fn scale(&mut self, from: Value, factors: Value) -> Result<Value, KernelError> {
+        let (shape, other) = (self.known("scale", from)?, self.known("scale", factors)?);
+        if other != Shape::new(shape.channels, 1, 1) {
+            return Err(KernelError::Misfit { node: "scale", shape, reason: "it has not one factor for each channel" });
+        }
+        self.push(Operation::Scale, &[from, factors], shape)
+    }
+
+    /// Adds so many channels of a value, from the `first` on.
+    pub fn narrow(&mut self, from: Value, first: usize, channels: usize) -> Result<Value, KernelError> {
+        let shape = self.known("narrow", from)?;
+        if first.checked_add(channels).is_none_or(|end| end > shape.channels) {
+            return Err(KernelError::Misfit { node: "narrow", shape, reason: "it has fewer channels" });
+        }
+        self.push(Operation::Narrow { first, channels }, &[from], Shape { channels, ..shape })
+    }
+
     /// Adds values of equal height and width, joined along their channels.
     pub fn concat(&mut self, values: &[Value]) -> Result<Value, KernelError> {
         const NODE: &str = "concat";
@@ -311,6 +338,10 @@ mod tests {
         assert!(graph.concat(&[]).is_err() && graph.set_outputs(&[]).is_err());
         let mean = graph.global_average_pool(input).unwrap();
         assert!(graph.add(input, mean).is_err() && graph.concat(&[input, mean]).is_err());
+        assert!(graph.scale(mean, input).is_err() && graph.scale(input, input).is_err());
+        for (first, channels) in [(0, 0), (0, 5), (3, 2), (usize::MAX, 2)] {
+            assert!(graph.narrow(input, first, channels).is_err());
+        }
         let window = Window::square(3, 1, 3);
         assert!(graph.pool(input, Pool { reduction: Reduction::Max, window, ceil: false }).is_err());
         let window = Window { dilation: [2, 1], ..Window::square(2, 1, 0) };

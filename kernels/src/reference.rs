@@ -45,6 +45,13 @@ fn compute(node: &Node<'_>, shapes: &[Shape], values: &[Vec<f32>], output: Shape
             input.chunks_exact(plane).map(mean).collect()
         }
         Operation::Add => input.iter().zip(&values[node.inputs[1].0]).map(|(left, right)| left + right).collect(),
+        Operation::Scale => {
+            let factors = &values[node.inputs[1].0];
+            each(output, |channel, y, x| factors[channel] * input[(channel * shape.height + y) * shape.width + x])
+        }
+        Operation::Narrow { first, .. } => {
+            each(output, |channel, y, x| input[((first + channel) * shape.height + y) * shape.width + x])
+        }
         Operation::Concat => node.inputs.iter().flat_map(|value| values[value.0].iter().copied()).collect(),
         Operation::Flatten => input.clone(),
     }

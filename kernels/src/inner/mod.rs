@@ -9,6 +9,7 @@ pub(crate) mod dot;
 pub(crate) mod finish;
 pub(crate) mod pool;
 pub(crate) mod repeat;
+pub(crate) mod scale;
 pub(crate) mod table;
 pub(crate) mod tile;
 pub(crate) mod winograd;

@@ -5,6 +5,7 @@ use crate::inner::dot::Dot;
 use crate::inner::finish::Combine;
 use crate::inner::pool::{Mean, PoolRow};
 use crate::inner::repeat::Repeat;
+use crate::inner::scale::Scale;
 use crate::inner::tile::{Tile, TileShape};
 use crate::inner::winograd::{Gather, Scatter};
 use crate::isa::Isa;
@@ -25,6 +26,7 @@ pub(crate) struct Kernels {
     pub(crate) mean: unsafe fn(&Mean),
     pub(crate) dot: unsafe fn(&Dot),
     pub(crate) repeat: unsafe fn(&Repeat),
+    pub(crate) scale: unsafe fn(&Scale),
     /// Winograd's transforms for outputs of 2 x 2 and of 4 x 4.
     pub(crate) gather: [unsafe fn(&Gather); 2],
     pub(crate) scatter: [unsafe fn(&Scatter<'_>); 2],
@@ -106,6 +108,7 @@ macro_rules! kernels {
             use crate::inner::finish::{self, Combine};
             use crate::inner::pool::{self, Mean, PoolRow};
             use crate::inner::repeat::{self, Repeat};
+            use crate::inner::scale::{self, Scale};
             use crate::inner::table::{Kernels, TileFn};
             use crate::inner::tile::{self, Tile, TileShape};
             use crate::inner::winograd::{self, Gather, Scatter};
@@ -120,6 +123,7 @@ macro_rules! kernels {
                 mean,
                 dot,
                 repeat,
+                scale,
                 gather: [gather::<4>, gather::<6>],
                 scatter: [scatter::<4>, scatter::<6>],
             };
@@ -179,6 +183,12 @@ macro_rules! kernels {
             unsafe fn repeat(row: &Repeat) {
                 // SAFETY: see above.
                 unsafe { repeat::repeat::<$vector>(row) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn scale(run: &Scale) {
+                // SAFETY: see above.
+                unsafe { scale::scale::<$vector>(run) }
             }
 
             $(#[target_feature(enable = $feature)])?

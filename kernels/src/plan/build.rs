@@ -19,6 +19,7 @@ use crate::steps::layer::Layer;
 use crate::steps::linear::Linear;
 use crate::steps::pool::{GlobalMean, Pool};
 use crate::steps::regroup::Regroup;
+use crate::steps::scale::Scale;
 use crate::steps::step::{Room, Step};
 use crate::steps::upsample::Upsample;
 use crate::steps::view::View;
@@ -233,6 +234,10 @@ impl Builder<'_, '_> {
             Operation::Pool(pool) => Step::Pool(Pool::new(from, to, pool, kernels)?),
             Operation::Mean => Step::Mean(GlobalMean::new(from, to, kernels)?),
             Operation::Upsample(factor) => Step::Upsample(Upsample::new(from, to, *factor, kernels)?),
+            Operation::Scale => Step::Scale(Scale::new(from, other.ok_or(KernelError::Bounds)?, to, kernels)?),
+            Operation::Narrow { first, .. } => {
+                Step::Regroup(Regroup::narrow((from, &place.channels), *first, (to, &target.channels))?)
+            }
             Operation::Flatten => Step::Regroup(Regroup::flatten((from, &place.channels), (to, &target.channels))?),
             Operation::Activation(_) | Operation::Add | Operation::Concat => {
                 Step::Elementwise(Elementwise::new(from, other, to, finish, kernels)?)

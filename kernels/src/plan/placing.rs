@@ -166,6 +166,7 @@ impl<'a, 'w> Placing<'a, 'w> {
         if stages.iter().any(|stage| self.reads_planes(stage)) {
             self.planar = Some(self.layout.add(Geometry::of(self.shape(input), self.shape(input).channels, 1)));
         }
+        let parts = self.parts(&stages, &joined, &channels);
         let is_read = |value: Value| {
             let reads = |stage: &Stage| {
                 let by_node = self.graph.nodes[stage.node].inputs.iter().any(|read| self.root(*read) == value);
@@ -180,6 +181,9 @@ impl<'a, 'w> Placing<'a, 'w> {
         let passed_on: HashSet<usize> = self.between.values().map(|between| between.first.node).collect();
         for stage in stages.iter().rev().filter(|stage| !passed_on.contains(&stage.node)) {
             let value = stage.output();
+            if parts.contains_key(&value) {
+                continue;
+            }
             match joined.get(&value) {
                 Some(whole) if self.places.contains_key(&whole.0) => {
                     let (whole, first) = (&self.places[&whole.0], whole.1);
@@ -190,7 +194,18 @@ impl<'a, 'w> Placing<'a, 'w> {
                 _ => self.place(value, &channels[&value]),
             }
         }
-        for stage in stages.into_iter().filter(|stage| !passed_on.contains(&stage.node)) {
+        // From the first to the last: a part may be one of a part.
+        for value in stages.iter().map(Stage::output) {
+            if let Some((whole, first)) = parts.get(&value) {
+                let whole = &self.places[whole];
+                let place = Place { first: whole.first + first, channels: channels[&value].clone(), ..whole.clone() };
+                self.places.insert(value, place);
+            }
+        }
+        for stage in stages {
+            if passed_on.contains(&stage.node) || parts.contains_key(&stage.output()) {
+                continue;
+            }
             self.schedule(stage, &joined);
         }
     }
@@ -223,6 +238,23 @@ impl<'a, 'w> Placing<'a, 'w> {
         joined
     }
 
+    /// For each value that is whole blocks of another one, and is read where that lies: which one, and from which block on.
+    fn parts(
+        &self,
+        stages: &[Stage],
+        joined: &HashMap<Value, (Value, usize)>,
+        channels: &HashMap<Value, Channels>,
+    ) -> HashMap<Value, (Value, usize)> {
+        let part = |stage: &Stage| {
+            let node = &self.graph.nodes[stage.node];
+            let Operation::Narrow { first, channels: count } = node.operation else { return None };
+            let whole = self.root(node.inputs[0]);
+            let (block, _) = channels[&whole].part(first, count)?;
+            (!joined.contains_key(&stage.output())).then_some((stage.output(), (whole, block)))
+        };
+        stages.iter().filter_map(part).collect()
+    }
+
     /// How the channels of each value lie in blocks.
     fn channels(&self, stages: &[Stage]) -> HashMap<Value, Channels> {
         let lanes = self.kernels.lanes;
@@ -235,12 +267,16 @@ impl<'a, 'w> Placing<'a, 'w> {
             let channels = match &node.operation {
                 Operation::Convolution(convolution) if is_depthwise(convolution) => first(),
                 Operation::Convolution(_) | Operation::Linear(_) | Operation::Flatten => plain,
+                Operation::Narrow { first: start, channels } => {
+                    first().part(*start, *channels).map_or(plain, |(_, part)| part)
+                }
                 Operation::Concat => Channels::joined(node.inputs.iter().map(|input| &all[&self.root(*input)]), lanes),
                 Operation::Activation(_)
                 | Operation::Pool(_)
                 | Operation::Upsample(_)
                 | Operation::Mean
-                | Operation::Add => first(),
+                | Operation::Add
+                | Operation::Scale => first(),
             };
             all.insert(stage.output(), channels);
         }

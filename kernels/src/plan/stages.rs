@@ -71,6 +71,7 @@ pub(crate) fn stages(graph: &Graph<'_>) -> Vec<Stage> {
                 stage.other = graph.nodes[node].inputs.get(1).copied();
                 stage.after = activation(&mut stage, &mut fused);
             }
+            Operation::Scale => stage.other = graph.nodes[node].inputs.get(1).copied(),
             Operation::Activation(first) => stage.before = *first,
             _ => {}
         }

@@ -47,6 +47,15 @@ impl Channels {
         self.of_blocks().into_iter().scan(0, first).collect()
     }
 
+    /// The blocks that hold these channels and no others, where there are such: the first of them, and how the channels lie in them.
+    pub(crate) fn part(&self, first: usize, channels: usize) -> Option<(usize, Self)> {
+        let (firsts, all) = (self.firsts(), self.of_blocks());
+        let start = firsts.iter().position(|block| *block == first)?;
+        let end = (start..all.len()).find(|block| firsts[*block] + all[*block] == first + channels)?;
+        let runs: Vec<Self> = all[start..=end].iter().map(|channels| Self::plain(*channels, self.lanes)).collect();
+        Some((start, Self::joined(&runs, self.lanes)))
+    }
+
     /// For each channel its block and its place in there.
     pub(crate) fn places(&self) -> Vec<[usize; 2]> {
         let block = |(block, channels): (usize, usize)| (0..channels).map(move |lane| [block, lane]);
@@ -66,6 +75,9 @@ mod tests {
         assert_eq!((joined.blocks(), joined.of_blocks()), (6, vec![4, 4, 3, 4, 4, 1]));
         assert_eq!(joined.firsts(), [0, 4, 8, 11, 15, 19]);
         let places = joined.places();
+        assert_eq!(joined.part(8, 7), Some((2, Channels { runs: vec![3, 4], lanes: 4 })));
+        assert_eq!(joined.part(11, 8), Some((3, plain(8))));
+        assert_eq!((joined.part(2, 6), joined.part(4, 5), joined.part(4, 99)), (None, None, None));
         assert_eq!((places.len(), places[10], places[11], places[19]), (20, [2, 2], [3, 0], [5, 0]));
     }
 }

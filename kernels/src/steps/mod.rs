@@ -12,6 +12,7 @@ pub(crate) mod layer;
 pub(crate) mod linear;
 pub(crate) mod pool;
 pub(crate) mod regroup;
+pub(crate) mod scale;
 pub(crate) mod step;
 pub(crate) mod upsample;
 pub(crate) mod view;

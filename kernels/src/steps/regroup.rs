@@ -23,19 +23,29 @@ impl Regroup {
         if (shape.height, shape.width) != (to.0.height, to.0.width) {
             return Err(KernelError::Bounds);
         }
-        Self::new(shape, from, to, |channel, y, x| [channel, y, x])
+        Self::new(shape, from, 0, to, |channel, y, x| [channel, y, x])
+    }
+
+    /// Some of the channels, from the `first` on.
+    pub(crate) fn narrow(from: (View, &Channels), first: usize, to: (View, &Channels)) -> Result<Self, KernelError> {
+        let shape = Shape::new(to.1.places().len(), from.0.height, from.0.width);
+        if (shape.height, shape.width) != (to.0.height, to.0.width) {
+            return Err(KernelError::Bounds);
+        }
+        Self::new(shape, from, first, to, |channel, y, x| [channel, y, x])
     }
 
     /// All elements as channels.
     pub(crate) fn flatten(from: (View, &Channels), to: (View, &Channels)) -> Result<Self, KernelError> {
         let shape = Shape::new(from.1.places().len(), from.0.height, from.0.width);
         let place = |channel, y, x| [(channel * shape.height + y) * shape.width + x, 0, 0];
-        Self::new(shape, from, to, place)
+        Self::new(shape, from, 0, to, place)
     }
 
     fn new(
         shape: Shape,
         from: (View, &Channels),
+        first: usize,
         to: (View, &Channels),
         place: impl Fn(usize, usize, usize) -> [usize; 3],
     ) -> Result<Self, KernelError> {
@@ -45,7 +55,7 @@ impl Regroup {
             return Err(KernelError::Bounds);
         }
         let mut pairs = Vec::with_capacity(shape.elements());
-        for (channel, [block, lane]) in from_places.into_iter().enumerate() {
+        for (channel, [block, lane]) in from_places.into_iter().skip(first).take(shape.channels).enumerate() {
             for y in 0..shape.height {
                 for x in 0..shape.width {
                     let [to_channel, to_y, to_x] = place(channel, y, x);

@@ -9,6 +9,7 @@ use crate::steps::expanded::Expanded;
 use crate::steps::linear::Linear;
 use crate::steps::pool::{GlobalMean, Pool};
 use crate::steps::regroup::Regroup;
+use crate::steps::scale::Scale;
 use crate::steps::upsample::Upsample;
 use crate::steps::winograd::Winograd;
 use crate::threads;
@@ -59,6 +60,7 @@ pub(crate) enum Step {
     Mean(GlobalMean),
     Elementwise(Elementwise),
     Upsample(Upsample),
+    Scale(Scale),
     Regroup(Regroup),
 }
 
@@ -80,6 +82,7 @@ impl Step {
                 Self::Mean(step) => step.run(arena, images, pool),
                 Self::Elementwise(step) => step.run(arena, images, pool),
                 Self::Upsample(step) => step.run(arena, images, pool),
+                Self::Scale(step) => step.run(arena, images, pool),
                 Self::Regroup(step) => step.run(arena, images, pool),
             }
         }
@@ -101,7 +104,12 @@ impl Step {
             Self::Depthwise(step) => step.weights(),
             Self::Expanded(step) => step.weights(),
             Self::Linear(step) => step.weights(),
-            Self::Pool(_) | Self::Mean(_) | Self::Elementwise(_) | Self::Upsample(_) | Self::Regroup(_) => 0,
+            Self::Pool(_)
+            | Self::Mean(_)
+            | Self::Elementwise(_)
+            | Self::Upsample(_)
+            | Self::Scale(_)
+            | Self::Regroup(_) => 0,
         }
     }
 
@@ -117,6 +125,7 @@ impl Step {
             Self::Mean(_) => "mean".to_owned(),
             Self::Elementwise(_) => "elementwise".to_owned(),
             Self::Upsample(_) => "upsample".to_owned(),
+            Self::Scale(_) => "scale".to_owned(),
             Self::Regroup(_) => "regroup".to_owned(),
         }
     }

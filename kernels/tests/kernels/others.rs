@@ -109,6 +109,62 @@ proptest! {
         check(&graph, seed, 2, if nan { Flavour::Nan } else { Flavour::Plain });
     }
 
+    /// Gates as convolutions make them, and for what was joined; the input itself.
+    #[test]
+    fn scaled_channels_agree(shape in shapes(), outputs in 1..40usize, seed: u64, images in 1..3usize, nan: bool) {
+        let joined = outputs + shape.channels;
+        let weights = numbers(seed ^ 1, outputs * shape.channels);
+        let (gate, wide) = (numbers(seed ^ 2, shape.channels * shape.channels), numbers(seed ^ 3, joined * joined));
+        let point = numbers(seed ^ 4, 3 * joined * 9);
+        let mut graph = Graph::new(shape).unwrap();
+        let input = graph.input();
+        let mean = graph.global_average_pool(input).unwrap();
+        let mean = graph.convolution(mean, point_of(shape.channels, &gate)).unwrap();
+        let mean = graph.activation(mean, Activation::HardSigmoid).unwrap();
+        let scaled = graph.scale(input, mean).unwrap();
+        let x = graph.convolution(scaled, point_of(outputs, &weights)).unwrap();
+        let whole = graph.concat(&[x, scaled]).unwrap();
+        let mean = graph.global_average_pool(whole).unwrap();
+        let mean = graph.convolution(mean, point_of(joined, &wide)).unwrap();
+        let gated = graph.scale(whole, mean).unwrap();
+        let window = Window::square(3, 1, 1);
+        let last = Convolution { outputs: 3, window, groups: 1, weight: &point, bias: None };
+        let last = graph.convolution(gated, last).unwrap();
+        graph.set_outputs(&[scaled, gated, last]).unwrap();
+        check(&graph, seed, images, if nan { Flavour::Nan } else { Flavour::Plain });
+    }
+
+    /// Parts that are whole blocks and parts that are not, of what was joined, of the input, of parts, and joined themselves.
+    #[test]
+    fn parts_of_channels_agree(
+        shape in shapes(), outputs in prop::array::uniform2(1..40usize), cut in prop::array::uniform2(0f32..1.0), aligned: bool,
+        seed: u64, nan: bool,
+    ) {
+        // Sixteen channels are whole blocks for all instructions.
+        let outputs = if aligned { outputs.map(|outputs| outputs.next_multiple_of(16)) } else { outputs };
+        let weights = outputs.map(|outputs| numbers(seed ^ outputs as u64, outputs * shape.channels));
+        let mut graph = Graph::new(shape).unwrap();
+        let input = graph.input();
+        let [a, b]: [Value; 2] = std::array::from_fn(|place| {
+            graph.convolution(input, point_of(outputs[place], &weights[place])).unwrap()
+        });
+        let whole = graph.concat(&[a, b, input]).unwrap();
+        let inside = |channels: usize, cut: f32| ((channels - 1) as f32 * cut) as usize;
+        let second = graph.narrow(whole, outputs[0], outputs[1]).unwrap();
+        let unaligned = inside(outputs[1], cut[0]);
+        let of_part = graph.narrow(second, unaligned, outputs[1] - unaligned).unwrap();
+        let of_input = inside(shape.channels, cut[1]);
+        let of_input = graph.narrow(input, 0, of_input + 1).unwrap();
+        let three = numbers(seed ^ 77, 5 * outputs[1] * 9);
+        let layer = Convolution { outputs: 5, window: Window::square(3, 1, 1), groups: 1, weight: &three, bias: None };
+        let read = graph.convolution(second, layer).unwrap();
+        let rectified = graph.activation(of_part, Activation::Silu).unwrap();
+        let sum = graph.add(second, b).unwrap();
+        let again = graph.concat(&[of_part, second, of_input]).unwrap();
+        graph.set_outputs(&[read, rectified, sum, again, second, of_input, whole]).unwrap();
+        check(&graph, seed, 2, if nan { Flavour::Nan } else { Flavour::Plain });
+    }
+
     #[test]
     fn what_cannot_be_fused_agrees(shape in shapes(), seed: u64, slope in -1f32..1.0) {
         let each = numbers(seed ^ 3, shape.channels);

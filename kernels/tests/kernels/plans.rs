@@ -178,6 +178,23 @@ fn a_pass_stops_between_two_steps_and_the_next_one_is_whole() {
 }
 
 #[test]
+fn a_part_of_whole_blocks_is_read_where_it_lies() {
+    let weight = numbers(1, 64);
+    // Blocks of four.
+    let options = PlanOptions { isa: Isa::Portable, ..PlanOptions::default() };
+    for (first, copies) in [(4, 0), (3, 1)] {
+        let mut graph = Graph::new(INPUT).unwrap();
+        let point = Convolution { outputs: 8, window: Window::square(1, 1, 0), groups: 1, weight: &weight, bias: None };
+        let x = graph.convolution(graph.input(), point).unwrap();
+        let part = graph.narrow(x, first, 4).unwrap();
+        graph.activation(part, Activation::Relu).unwrap();
+        let mut plan = Plan::new(&graph, &options).unwrap();
+        let steps = plan.profile(&numbers(6, INPUT.elements()), &mut ticking(|| 5)).unwrap();
+        assert_eq!(steps.iter().filter(|step| step.way == "regroup").count(), copies, "{steps:?}");
+    }
+}
+
+#[test]
 fn a_profile_tells_of_each_step() {
     let weights = Weights::new();
     let graph = weights.graph();
