@@ -158,6 +158,16 @@ impl<'a> GraphBuilder<'a> {
         self.activation(from, Activation::Sigmoid)
     }
 
+    /// x min(max(x + 3, 0), 6) / 6.
+    pub fn hard_swish(&mut self, from: Value) -> Value {
+        self.activation(from, Activation::HardSwish)
+    }
+
+    /// min(max(x + 3, 0), 6) / 6.
+    pub fn hard_sigmoid(&mut self, from: Value) -> Value {
+        self.activation(from, Activation::HardSigmoid)
+    }
+
     fn activation(&mut self, from: Value, activation: Activation) -> Value {
         let name = format!("{}.activation", self.name_of(from));
         self.push(&name, Layer::Activation(activation), vec![from], self.shape(from))
@@ -211,6 +221,25 @@ impl<'a> GraphBuilder<'a> {
             return Err(broken(name, &format!("it adds {other} to {shape}")));
         }
         Ok(self.push(name, Layer::Add, vec![left, right], shape))
+    }
+
+    /// Each channel of a value times its number of `factors`, which is `C x 1 x 1`.
+    pub fn scale(&mut self, name: &str, from: Value, factors: Value) -> Result<Value, VisionError> {
+        let (shape, other) = (self.shape(from), self.shape(factors));
+        if other != ImageShape::new(shape.channels, 1, 1) {
+            return Err(broken(name, &format!("it scales {shape} by {other}")));
+        }
+        Ok(self.push(name, Layer::Scale, vec![from, factors], shape))
+    }
+
+    /// So many channels of a value, from the `first` on.
+    pub fn narrow(&mut self, name: &str, from: Value, first: usize, channels: usize) -> Result<Value, VisionError> {
+        let shape = self.shape(from);
+        if channels == 0 || first.checked_add(channels).is_none_or(|end| end > shape.channels) {
+            return Err(broken(name, &format!("{shape} has not {channels} channels from {first} on")));
+        }
+        let layer = Layer::Narrow { first, channels };
+        Ok(self.push(name, layer, vec![from], ImageShape { channels, ..shape }))
     }
 
     /// Values of equal height and width, joined along their channels.
@@ -323,5 +352,7 @@ mod tests {
         let window = Window { kernel: [5, 5], stride: 1, padding: Padding::NONE };
         assert!(graph.max_pool("pool", graph.input(), window).is_err());
         assert!(graph.focus("focus", mean).is_err());
+        assert!(graph.scale("scaled", mean, graph.input()).is_err());
+        assert!(graph.narrow("part", mean, 1, 2).is_err() && graph.narrow("part", mean, 1, 0).is_err());
     }
 }

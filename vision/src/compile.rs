@@ -206,6 +206,8 @@ fn nodes(graph: &Graph) -> Result<Vec<Node<'_>>, VisionError> {
             | Layer::Upsample
             | Layer::GlobalAveragePool
             | Layer::Add
+            | Layer::Scale
+            | Layer::Narrow { .. }
             | Layer::Concat => Node::AsItIs,
         };
         nodes.push(node);
@@ -245,6 +247,8 @@ impl Node<'_> {
             (_, Layer::Upsample, [from]) => plain.upsample(*from, [2, 2])?,
             (_, Layer::GlobalAveragePool, [from]) => plain.global_average_pool(*from)?,
             (_, Layer::Add, [left, right]) => plain.add(*left, *right)?,
+            (_, Layer::Scale, [from, factors]) => plain.scale(*from, *factors)?,
+            (_, Layer::Narrow { first, channels }, [from]) => plain.narrow(*from, *first, *channels)?,
             (_, Layer::Concat, _) => plain.concat(inputs)?,
             _ => return Err(broken(&step.name, &format!("it does not take {} inputs", inputs.len()))),
         })
@@ -267,6 +271,8 @@ const fn plain_activation(activation: Activation) -> kernels::Activation {
         Activation::Relu6 => kernels::Activation::Relu6,
         Activation::Silu => kernels::Activation::Silu,
         Activation::Sigmoid => kernels::Activation::Sigmoid,
+        Activation::HardSwish => kernels::Activation::HardSwish,
+        Activation::HardSigmoid => kernels::Activation::HardSigmoid,
     }
 }
 
@@ -375,6 +381,22 @@ mod tests {
             vec![net.normalised_or_biased("wide", "absent", y, form, 1e-3).unwrap()]
         });
         assert_eq!(left, ["focus", "convolution", "focus", "upsample", "convolution"]);
+    }
+
+    #[test]
+    fn a_gate_scales_and_parts_are_read() {
+        hold(|net| {
+            let x = net.convolution("conv", net.input(), 48, THREE).unwrap();
+            let x = net.hard_swish(x);
+            let gate = net.global_average_pool("mean", x);
+            let gate =
+                net.convolution("squeezed", gate, 48, Window { kernel: [1, 1], stride: 1, padding: Padding::NONE });
+            let gate = net.hard_sigmoid(gate.unwrap());
+            let x = net.scale("gated", x, gate).unwrap();
+            let (whole, odd) = (net.narrow("half", x, 16, 32).unwrap(), net.narrow("odd", x, 3, 7).unwrap());
+            let y = net.convolution("again", whole, 5, THREE).unwrap();
+            vec![net.concat("joined", &[x, y, odd]).unwrap(), whole]
+        });
     }
 
     #[test]

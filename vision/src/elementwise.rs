@@ -29,6 +29,11 @@ pub(crate) fn scale_and_shift(input: &Tensor, scale: &Tensor, shift: &Tensor) ->
     Ok(input.contiguous()?.apply_op3_no_bwd(&scale.contiguous()?, &shift.contiguous()?, &Affine)?)
 }
 
+/// `input` is `[N, C, H, W]`, `factors` is `[N, C, 1, 1]`: multiplies all of a channel's elements by its number.
+pub(crate) fn scale(input: &Tensor, factors: &Tensor) -> Result<Tensor, VisionError> {
+    Ok(input.contiguous()?.apply_op2_no_bwd(&factors.contiguous()?, &Scale)?)
+}
+
 /// The sum of two tensors of the same shape.
 pub(crate) fn add(left: &Tensor, right: &Tensor) -> Result<Tensor, VisionError> {
     Ok(left.contiguous()?.apply_op2_no_bwd(&right.contiguous()?, &Add)?)
@@ -37,6 +42,7 @@ pub(crate) fn add(left: &Tensor, right: &Tensor) -> Result<Tensor, VisionError> 
 struct Map<F>(F);
 struct Shift;
 struct Affine;
+struct Scale;
 struct Add;
 
 impl<F: Fn(f32) -> f32 + Send + Sync> CustomOp1 for Map<F> {
@@ -93,6 +99,31 @@ impl CustomOp3 for Affine {
         let mut output = Vec::with_capacity(input.len());
         for (plane, (scale, shift)) in planes(input, layout, scale.len())?.zip(scale.iter().zip(shift).cycle()) {
             output.extend(plane.iter().map(|element| element * scale + shift));
+        }
+        Ok((CpuStorage::F32(output), layout.shape().clone()))
+    }
+}
+
+impl CustomOp2 for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn cpu_fwd(
+        &self,
+        input: &CpuStorage,
+        layout: &Layout,
+        factors: &CpuStorage,
+        factors_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (batch, channels, _, _) = layout.shape().dims4()?;
+        let (input, factors) = (elements(input, layout)?, elements(factors, factors_layout)?);
+        if factors.len() != batch * channels {
+            bail!("{} numbers do not fit {:?}", factors.len(), layout.shape());
+        }
+        let mut output = Vec::with_capacity(input.len());
+        for (plane, factor) in planes(input, layout, channels)?.zip(factors) {
+            output.extend(plane.iter().map(|element| element * factor));
         }
         Ok((CpuStorage::F32(output), layout.shape().clone()))
     }
@@ -167,6 +198,8 @@ mod tests {
         assert_eq!(bits(&shifted), bits(&input.broadcast_add(&shifts).unwrap()));
         let both = scale_and_shift(&input, &flat(&scale), &flat(&shifts)).unwrap();
         assert_eq!(bits(&both), bits(&input.broadcast_mul(&scale).unwrap().broadcast_add(&shifts).unwrap()));
+        let gates = ramp((2, 8, 1, 1), 0.9);
+        assert_eq!(bits(&super::scale(&input, &gates).unwrap()), bits(&input.broadcast_mul(&gates).unwrap()));
         assert_eq!(bits(&add(&input, &shifted).unwrap()), bits(&input.add(&shifted).unwrap()));
         assert_eq!(bits(&map(&input, f32::abs).unwrap()), bits(&input.abs().unwrap()));
         let turned = input.transpose(2, 3).unwrap();
@@ -178,7 +211,7 @@ mod tests {
         let input = ramp((1, 4, 2, 2), 0.5);
         let three = ramp((1, 3, 1, 1), 0.5).flatten_all().unwrap();
         assert!(shift(&input, &three).is_err() && scale_and_shift(&input, &three, &three).is_err());
-        assert!(add(&input, &three).is_err());
+        assert!(add(&input, &three).is_err() && scale(&input, &three).is_err());
         assert!(serves(&input));
         let trained = Var::from_tensor(&input).unwrap();
         assert!(!serves(trained.as_tensor()) && !serves(&(trained.as_tensor() * 2.0).unwrap()));

@@ -167,6 +167,10 @@ pub enum Activation {
     Silu,
     /// 1 / (1 + exp(-x)).
     Sigmoid,
+    /// x min(max(x + 3, 0), 6) / 6.
+    HardSwish,
+    /// min(max(x + 3, 0), 6) / 6.
+    HardSigmoid,
 }
 
 /// One step of a network.
@@ -194,6 +198,15 @@ pub enum Layer {
     GlobalAveragePool,
     /// Two inputs of one shape; their sum.
     Add,
+    /// Two inputs, `C x H x W` and `C x 1 x 1`; each channel of the first times its number of the second.
+    Scale,
+    /// One input; so many of its channels, from the first of them on.
+    Narrow {
+        /// The first channel.
+        first: usize,
+        /// How many.
+        channels: usize,
+    },
     /// Two or more inputs, joined along their channels.
     Concat,
 }
@@ -213,6 +226,9 @@ impl Layer {
             (Self::GlobalAveragePool, [input]) => global_average_pool(input),
             (Self::Add, [left, right]) if serves(left) && serves(right) => elementwise::add(left, right),
             (Self::Add, [left, right]) => Ok(left.add(right)?),
+            (Self::Scale, [input, factors]) if serves(input) && serves(factors) => elementwise::scale(input, factors),
+            (Self::Scale, [input, factors]) => Ok(input.broadcast_mul(factors)?),
+            (Self::Narrow { first, channels }, [input]) => Ok(input.narrow(1, *first, *channels)?.contiguous()?),
             (Self::Concat, _) => Ok(Tensor::cat(inputs, 1)?),
             _ => Err(VisionError::Layer {
                 layer: self.kind().to_owned(),
@@ -242,6 +258,8 @@ impl Layer {
             | Self::Focus
             | Self::GlobalAveragePool
             | Self::Add
+            | Self::Scale
+            | Self::Narrow { .. }
             | Self::Concat => self.clone(),
         })
     }
@@ -260,6 +278,8 @@ impl Layer {
             Self::Focus => "focus",
             Self::GlobalAveragePool => "global average pool",
             Self::Add => "add",
+            Self::Scale => "scale",
+            Self::Narrow { .. } => "narrow",
             Self::Concat => "concat",
         }
     }
@@ -314,12 +334,25 @@ impl Activation {
             Self::Relu if plain => elementwise::map(input, |value| if value < 0.0 { 0.0 } else { value }),
             Self::Relu6 if plain => elementwise::map(input, |value| value.clamp(0.0, 6.0)),
             Self::Silu if plain => elementwise::map(input, |value| value / (1.0 + (-value).exp())),
+            Self::HardSwish if plain => elementwise::map(input, |value| value * sixth(value)),
+            Self::HardSigmoid if plain => elementwise::map(input, sixth),
             Self::Relu => Ok(input.relu()?),
             Self::Relu6 => Ok(input.clamp(0f32, 6f32)?),
             Self::Silu => Ok(input.silu()?),
             Self::Sigmoid => Ok(candle_nn::ops::sigmoid(input)?),
+            Self::HardSwish => Ok((input * sixths(input)?)?),
+            Self::HardSigmoid => Ok(sixths(input)?),
         }
     }
+}
+
+/// min(max(x + 3, 0), 6) / 6.
+fn sixth(value: f32) -> f32 {
+    (value + 3.0).clamp(0.0, 6.0) / 6.0
+}
+
+fn sixths(input: &Tensor) -> candle_core::Result<Tensor> {
+    ((input + 3.0)?.clamp(0f32, 6f32)? / 6.0)?.contiguous()
 }
 
 /// `[channels]` as `[1, channels, 1, 1]`, to be broadcast over a batch of feature maps.
@@ -424,6 +457,37 @@ mod tests {
         assert_eq!(values(focused), [0., 2., 8., 10., 4., 6., 12., 14., 1., 3., 9., 11., 5., 7., 13., 15.]);
         let upsampled = Layer::Upsample.run(&[&input.narrow(1, 0, 1).unwrap().narrow(3, 0, 2).unwrap()]).unwrap();
         assert_eq!(values(upsampled), [0., 0., 1., 1., 0., 0., 1., 1., 4., 4., 5., 5., 4., 4., 5., 5.]);
+    }
+
+    #[test]
+    fn hard_activations_say_the_same_by_either_way() {
+        let numbers = [-4f32, -3., -1., 0., 2., 3., 5.];
+        let input = Tensor::new(&numbers, &Device::Cpu).unwrap();
+        // What is trained is left to candle's operations.
+        let trained = candle_core::Var::from_tensor(&input).unwrap();
+        let run = |activation: Activation, input: &Tensor| activation.run(input).unwrap().to_vec1::<f32>().unwrap();
+        for (activation, expected) in [
+            (Activation::HardSwish, [0., 0., -1. / 3., 0., 5. / 3., 3., 5.]),
+            (Activation::HardSigmoid, [0., 0., 1. / 3., 0.5, 5. / 6., 1., 1.]),
+        ] {
+            for found in [run(activation, &input), run(activation, trained.as_tensor())] {
+                assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{activation:?}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn channels_are_scaled_and_narrowed() {
+        let tensor = |values: &[f32], shape: (usize, usize, usize, usize)| {
+            Tensor::new(values, &Device::Cpu).unwrap().reshape(shape).unwrap()
+        };
+        let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let input = tensor(&[1., 2., 3., 4., 5., 6., 7., 8.], (2, 2, 1, 2));
+        let factors = tensor(&[1., 10., 100., 1000.], (2, 2, 1, 1));
+        let scaled = Layer::Scale.run(&[&input, &factors]).unwrap();
+        assert_eq!(values(scaled), [1., 2., 30., 40., 500., 600., 7000., 8000.]);
+        let narrowed = Layer::Narrow { first: 1, channels: 1 }.run(&[&input]).unwrap();
+        assert_eq!((narrowed.dims(), values(narrowed.clone())), (&[2, 1, 1, 2][..], vec![3., 4., 7., 8.]));
     }
 
     #[test]
