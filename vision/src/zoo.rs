@@ -11,7 +11,8 @@ use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
 use crate::networks::borrowed::{self, Borrowed};
 use crate::networks::{
-    googlenet, googlenet_bn, inception, lenet, mobilenet, resnet, squeezenet, ultraface, vgg, yolox,
+    googlenet, googlenet_bn, inception, lenet, mobilenet, mobilenet_v1, mobilenet_v3, resnet, squeezenet, ultraface,
+    vgg, yolox,
 };
 use crate::precision::Precision;
 use crate::weights::Weights;
@@ -37,10 +38,16 @@ pub enum Architecture {
     Googlenet,
     /// 1,000 classes, 299 x 299.
     InceptionV3,
+    /// timm's: 1,000 classes, 224 x 224.
+    MobilenetV1,
     /// TensorFlow's: 1,001 classes (0 is background), 224 x 224.
     Mobilenet,
     /// torchvision's: 1,000 classes, 224 x 224.
     MobilenetTorchvision,
+    /// torchvision's: 1,000 classes, 224 x 224.
+    MobilenetV3Large,
+    /// torchvision's: 1,000 classes, 224 x 224.
+    MobilenetV3Small,
     /// 1,000 classes, 224 x 224.
     Resnet18,
     /// 1,000 classes, 224 x 224.
@@ -79,7 +86,7 @@ pub enum Architecture {
 
 impl Architecture {
     /// Those that are graphs of our own layers: all but the borrowed ones, which are [`Borrowed::ALL`].
-    pub const OWN: [Self; 25] = [
+    pub const OWN: [Self; 28] = [
         Self::Lenet,
         Self::Squeezenet10,
         Self::Squeezenet,
@@ -87,8 +94,11 @@ impl Architecture {
         Self::GooglenetBn,
         Self::Googlenet,
         Self::InceptionV3,
+        Self::MobilenetV1,
         Self::Mobilenet,
         Self::MobilenetTorchvision,
+        Self::MobilenetV3Large,
+        Self::MobilenetV3Small,
         Self::Resnet18,
         Self::Resnet34,
         Self::Resnet50,
@@ -132,8 +142,11 @@ impl Architecture {
             Self::GooglenetBn => "googlenet_bn",
             Self::Googlenet => "googlenet",
             Self::InceptionV3 => "inception_v3",
+            Self::MobilenetV1 => "mobilenetv1_100",
             Self::Mobilenet => "mobilenet_v2",
             Self::MobilenetTorchvision => "mobilenet_v2_torchvision",
+            Self::MobilenetV3Large => "mobilenet_v3_large",
+            Self::MobilenetV3Small => "mobilenet_v3_small",
             Self::Resnet18 => "resnet18",
             Self::Resnet34 => "resnet34",
             Self::Resnet50 => "resnet50",
@@ -219,8 +232,11 @@ impl Architecture {
             Self::GooglenetBn => googlenet_bn::graph(weights, device),
             Self::Googlenet => googlenet::graph(weights, device),
             Self::InceptionV3 => inception::graph(weights, device),
+            Self::MobilenetV1 => mobilenet_v1::graph(weights, device),
             Self::Mobilenet => mobilenet::graph(mobilenet::Edition::Tensorflow, weights, device),
             Self::MobilenetTorchvision => mobilenet::graph(mobilenet::Edition::Torchvision, weights, device),
+            Self::MobilenetV3Large => mobilenet_v3::graph(mobilenet_v3::LARGE, weights, device),
+            Self::MobilenetV3Small => mobilenet_v3::graph(mobilenet_v3::SMALL, weights, device),
             Self::Resnet18 => resnet::graph(resnet::R18, weights, device),
             Self::Resnet34 => resnet::graph(resnet::R34, weights, device),
             Self::Resnet50 => resnet::graph(resnet::R50, weights, device),
@@ -255,8 +271,11 @@ impl Architecture {
             | Self::GooglenetBn
             | Self::Googlenet
             | Self::InceptionV3
+            | Self::MobilenetV1
             | Self::Mobilenet
             | Self::MobilenetTorchvision
+            | Self::MobilenetV3Large
+            | Self::MobilenetV3Small
             | Self::Resnet18
             | Self::Resnet34
             | Self::Resnet50
@@ -348,6 +367,8 @@ mod tests {
             (Architecture::GooglenetBn, "linear"),
             (Architecture::Googlenet, "fc"),
             (Architecture::InceptionV3, "fc"),
+            (Architecture::MobilenetV1, "classifier"),
+            (Architecture::MobilenetV3Small, "classifier.3"),
             (Architecture::Mobilenet, "classifier.1"),
             (Architecture::MobilenetTorchvision, "classifier.1"),
             (Architecture::Resnet18, "fc"),

@@ -8,6 +8,8 @@ pub(crate) mod googlenet_bn;
 pub(crate) mod inception;
 pub(crate) mod lenet;
 pub(crate) mod mobilenet;
+pub(crate) mod mobilenet_v1;
+pub(crate) mod mobilenet_v3;
 pub(crate) mod resnet;
 pub(crate) mod squeezenet;
 pub(crate) mod ultraface;

@@ -79,7 +79,7 @@ def transforming(name):
     return network
 
 
-def timm_vgg(name):
+def of_timm(name):
     import timm
 
     return timm.create_model(name)
@@ -117,13 +117,16 @@ NETWORKS = {
     "resnet50": (lambda: torchvision("resnet50"), 224, 4.0),
     "resnet101": (lambda: torchvision("resnet101"), 224, 3.0),
     "resnet152": (lambda: torchvision("resnet152"), 224, 3.0),
-    "vgg11": (lambda: timm_vgg("vgg11"), 224, 6.0),
-    "vgg16": (lambda: timm_vgg("vgg16"), 224, 6.0),
+    "vgg11": (lambda: of_timm("vgg11"), 224, 6.0),
+    "vgg16": (lambda: of_timm("vgg16"), 224, 6.0),
     "squeezenet1_0": (lambda: torchvision("squeezenet1_0"), 224, 6.0),
     "squeezenet1_1_torchvision": (lambda: torchvision("squeezenet1_1"), 224, 6.0),
     "googlenet": (lambda: transforming("googlenet"), 224, 6.0),
     "inception_v3": (lambda: transforming("inception_v3"), 299, 6.0),
+    "mobilenetv1_100": (lambda: of_timm("mobilenetv1_100"), 224, 7.0),
     "mobilenet_v2_torchvision": (lambda: torchvision("mobilenet_v2"), 224, 7.0),
+    "mobilenet_v3_large": (lambda: torchvision("mobilenet_v3_large"), 224, 6.0),
+    "mobilenet_v3_small": (lambda: torchvision("mobilenet_v3_small"), 224, 7.0),
     "yolox_nano": (lambda: yolox(0.33, 0.25, True), 416, 5.7),
     "yolox_tiny": (lambda: yolox(0.33, 0.375, False), 416, 6.3),
     "yolox_m": (lambda: yolox(0.67, 0.75, False), 640, 5.8),

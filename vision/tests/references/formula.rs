@@ -135,8 +135,11 @@ fn googlenet_and_inception_agree_with_torchvision() {
 }
 
 #[test]
-fn mobilenet_agrees_with_torchvision() {
+fn mobilenets_agree_with_torchvision_and_timm() {
+    classifier(Architecture::MobilenetV1);
     classifier(Architecture::MobilenetTorchvision);
+    classifier(Architecture::MobilenetV3Large);
+    classifier(Architecture::MobilenetV3Small);
 }
 
 /// With norms that are not folded, depthwise and dense, and with more than one depth.
