@@ -144,6 +144,15 @@ pub(crate) fn in_cell([x, y, width, height]: [f32; 4], [row, column]: [usize; 2]
     around(middle, [width.exp() * stride, height.exp() * stride])
 }
 
+/// Makes probabilities of logits; a NaN among them makes all of them NaN.
+pub(crate) fn softmax(logits: &mut [f32]) {
+    // This passes over a NaN, the sum does not.
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter_mut().for_each(|logit| *logit = (*logit - largest).exp());
+    let sum: f32 = logits.iter().sum();
+    logits.iter_mut().for_each(|part| *part /= sum);
+}
+
 /// A box that a detector states its boxes relative to (SSD, section 2.2), in parts of the input's width and height.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Prior {
@@ -253,6 +262,16 @@ mod tests {
             let found = Prior { middle, size }.decode(stated);
             prop_assert!(found.iter().zip(corners).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
         }
+    }
+
+    #[test]
+    fn probabilities_add_up_and_large_logits_do_not_overflow() {
+        let mut logits = [1000.0, 1000.0, 900.0, 1000.0 + 2f32.ln()];
+        softmax(&mut logits);
+        assert!(logits.iter().zip([0.25, 0.25, 0.0, 0.5]).all(|(a, b)| (a - b).abs() < 1e-4), "{logits:?}");
+        let mut damaged = [0.0, f32::NAN];
+        softmax(&mut damaged);
+        assert!(damaged.iter().all(|part| part.is_nan()));
     }
 
     #[test]

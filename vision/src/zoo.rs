@@ -12,7 +12,7 @@ use crate::network::{Classifier, Decoder, Detector, Network};
 use crate::networks::borrowed::{self, Borrowed};
 use crate::networks::{
     googlenet, googlenet_bn, inception, lenet, mobilenet, mobilenet_v1, mobilenet_v3, resnet, squeezenet, ultraface,
-    vgg, yolox,
+    vgg, yolov8, yolox,
 };
 use crate::precision::Precision;
 use crate::weights::Weights;
@@ -78,6 +78,16 @@ pub enum Architecture {
     YoloxL,
     /// Detector, 80 classes of COCO, 640 x 640.
     YoloxX,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    Yolov8N,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    Yolov8S,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    Yolov8M,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    Yolov8L,
+    /// Detector, 80 classes of COCO, 640 x 640.
+    Yolov8X,
     /// Detector of faces (class 1; 0 is background), 320 wide and 240 high.
     Ultraface,
     /// A classifier that comes from candle-transformers.
@@ -86,7 +96,7 @@ pub enum Architecture {
 
 impl Architecture {
     /// Those that are graphs of our own layers: all but the borrowed ones, which are [`Borrowed::ALL`].
-    pub const OWN: [Self; 28] = [
+    pub const OWN: [Self; 33] = [
         Self::Lenet,
         Self::Squeezenet10,
         Self::Squeezenet,
@@ -114,6 +124,11 @@ impl Architecture {
         Self::YoloxM,
         Self::YoloxL,
         Self::YoloxX,
+        Self::Yolov8N,
+        Self::Yolov8S,
+        Self::Yolov8M,
+        Self::Yolov8L,
+        Self::Yolov8X,
         Self::Ultraface,
     ];
 
@@ -162,6 +177,11 @@ impl Architecture {
             Self::YoloxM => "yolox_m",
             Self::YoloxL => "yolox_l",
             Self::YoloxX => "yolox_x",
+            Self::Yolov8N => "yolov8n",
+            Self::Yolov8S => "yolov8s",
+            Self::Yolov8M => "yolov8m",
+            Self::Yolov8L => "yolov8l",
+            Self::Yolov8X => "yolov8x",
             Self::Ultraface => "ultraface_rfb320",
             Self::Borrowed(borrowed) => borrowed.name(),
         }
@@ -252,6 +272,11 @@ impl Architecture {
             Self::YoloxM => yolox::graph(yolox::M, weights, device),
             Self::YoloxL => yolox::graph(yolox::L, weights, device),
             Self::YoloxX => yolox::graph(yolox::X, weights, device),
+            Self::Yolov8N => yolov8::graph(yolov8::N, weights, device),
+            Self::Yolov8S => yolov8::graph(yolov8::S, weights, device),
+            Self::Yolov8M => yolov8::graph(yolov8::M, weights, device),
+            Self::Yolov8L => yolov8::graph(yolov8::L, weights, device),
+            Self::Yolov8X => yolov8::graph(yolov8::X, weights, device),
             Self::Ultraface => ultraface::graph(weights, device),
             Self::Borrowed(borrowed) => Err(VisionError::NoGraph { name: borrowed.name() }),
         }
@@ -263,6 +288,7 @@ impl Architecture {
             Self::YoloxNano | Self::YoloxTiny | Self::YoloxS | Self::YoloxM | Self::YoloxL | Self::YoloxX => {
                 Some(yolox::DECODER)
             }
+            Self::Yolov8N | Self::Yolov8S | Self::Yolov8M | Self::Yolov8L | Self::Yolov8X => Some(yolov8::DECODER),
             Self::Ultraface => Some(ultraface::DECODER),
             Self::Lenet
             | Self::Squeezenet10

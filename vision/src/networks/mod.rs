@@ -14,4 +14,5 @@ pub(crate) mod resnet;
 pub(crate) mod squeezenet;
 pub(crate) mod ultraface;
 pub(crate) mod vgg;
+pub(crate) mod yolov8;
 pub(crate) mod yolox;

@@ -49,6 +49,7 @@ fn they_say_what_candle_says() {
         Architecture::Vgg11,
         Architecture::YoloxNano,
         Architecture::YoloxTiny,
+        Architecture::Yolov8N,
         Architecture::Ultraface,
     ] {
         compare(architecture, &formula(architecture), 2);

@@ -1,4 +1,5 @@
-"""Writes outputs.json: what torchvision's, timm's and YOLOX's own networks give with weights that a formula makes.
+"""Writes outputs.json: what torchvision's, timm's and YOLOX's own networks give with weights that a formula makes, and what YOLOv8
+gives as yolov8.py has it.
 
 The same formula stands in ../references/formula.rs, so that no weights need to be kept.
 
@@ -101,6 +102,12 @@ def yolox(depth, width, depthwise):
     return network
 
 
+def yolov8(size):
+    from yolov8 import Yolov8
+
+    return Yolov8(size)
+
+
 def sampled(output, gain):
     """Every so many numbers, and the largest."""
     flat = output.flatten()
@@ -130,6 +137,8 @@ NETWORKS = {
     "yolox_nano": (lambda: yolox(0.33, 0.25, True), 416, 5.7),
     "yolox_tiny": (lambda: yolox(0.33, 0.375, False), 416, 6.3),
     "yolox_m": (lambda: yolox(0.67, 0.75, False), 640, 5.8),
+    "yolov8n": (lambda: yolov8("n"), 640, 7.0),
+    "yolov8m": (lambda: yolov8("m"), 640, 6.8),
 }
 
 
@@ -143,6 +152,10 @@ def main():
             output = network(picture(side))
             other = network(torch.zeros(1, 3, side, side))
         outputs[name] = sampled(output, gain)
+        if hasattr(network, "boxes"):
+            with torch.no_grad():
+                corners, scores = network.boxes(output)
+            outputs[f"{name} corners"], outputs[f"{name} scores"] = sampled(corners, gain), sampled(scores, gain)
         # If the output hung on the biases alone, agreement would show little.
         print(f"{name}: up to {output.abs().max():.4g}, of which the picture makes {(output - other).abs().max():.4g}")
         assert (output - other).abs().max() > 0.1 * output.abs().max()

@@ -2,7 +2,7 @@
 //! same weights by a formula. The other side stands in `../formula/formula.py`, its outputs beside it.
 
 use adit_vision::image::batch;
-use adit_vision::{Architecture, Device, Network, Stop, Tensor, Weights};
+use adit_vision::{Architecture, Device, Network, Stop, Tensor, Weights, candidates};
 use serde::Deserialize;
 
 /// Some numbers of a network's output.
@@ -20,9 +20,9 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    fn of(architecture: Architecture) -> Self {
+    fn of(name: &str) -> Self {
         let all: serde_json::Value = serde_json::from_str(include_str!("../formula/outputs.json")).unwrap();
-        serde_json::from_value(all[architecture.name()].clone()).unwrap()
+        serde_json::from_value(all[name].clone()).unwrap()
     }
 
     /// All stored numbers within 1e-4 of the largest.
@@ -83,7 +83,7 @@ fn weights(stored: &Stored) -> Weights {
 }
 
 fn classifier(architecture: Architecture) {
-    let stored = Stored::of(architecture);
+    let stored = Stored::of(architecture.name());
     let network = architecture.classifier(&weights(&stored), &Device::Cpu).unwrap();
     let logits = network.logits(&input(&network), &Stop::never()).unwrap();
     stored.hold(architecture.name(), &numbers(&logits));
@@ -92,7 +92,7 @@ fn classifier(architecture: Architecture) {
 }
 
 fn detector(architecture: Architecture) {
-    let stored = Stored::of(architecture);
+    let stored = Stored::of(architecture.name());
     let network = architecture.detector(&weights(&stored), &Device::Cpu).unwrap();
     let hold = |name: &str, levels: Vec<Tensor>| {
         let row = |level: &Tensor| level.flatten_from(2).unwrap().transpose(1, 2).unwrap();
@@ -101,6 +101,21 @@ fn detector(architecture: Architecture) {
     hold(architecture.name(), network.levels(&input(&network), &Stop::never()).unwrap());
     let compiled = network.compile().unwrap();
     hold(&format!("{architecture} by kernels"), compiled.outputs(&input(&network), &Stop::never()).unwrap());
+}
+
+/// As [`detector`], and what becomes of the levels: boxes and scores, where no place is left out yet.
+fn decoded(architecture: Architecture) {
+    detector(architecture);
+    let stored = Stored::of(architecture.name());
+    let network = architecture.detector(&weights(&stored), &Device::Cpu).unwrap().compile().unwrap();
+    let heads = network.forward(&input(&network), &Stop::never()).unwrap();
+    let image = &candidates(&heads).unwrap()[0];
+    let hold = |what: &str, numbers: &[f32]| {
+        let name = format!("{architecture} {what}");
+        Stored::of(&name).hold(&name, numbers);
+    };
+    hold("corners", image.corners.as_flattened());
+    hold("scores", &image.scores);
 }
 
 #[test]
@@ -148,4 +163,11 @@ fn yolox_agrees_with_its_authors_code() {
     detector(Architecture::YoloxNano);
     detector(Architecture::YoloxTiny);
     detector(Architecture::YoloxM);
+}
+
+/// Of two depths and widths; those between repeat their blocks.
+#[test]
+fn yolov8_agrees_with_its_description() {
+    decoded(Architecture::Yolov8N);
+    decoded(Architecture::Yolov8M);
 }
