@@ -11,8 +11,8 @@ use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
 use crate::networks::borrowed::{self, Borrowed};
 use crate::networks::{
-    googlenet, googlenet_bn, inception, lenet, mobilenet, mobilenet_v1, mobilenet_v3, resnet, squeezenet, ultraface,
-    vgg, yolov8, yolox,
+    googlenet, googlenet_bn, inception, lenet, mobilenet, mobilenet_v1, mobilenet_v3, resnet, squeezenet, ssd,
+    ultraface, vgg, yolov8, yolox,
 };
 use crate::precision::Precision;
 use crate::weights::Weights;
@@ -88,6 +88,12 @@ pub enum Architecture {
     Yolov8L,
     /// Detector, 80 classes of COCO, 640 x 640.
     Yolov8X,
+    /// Detector, 20 classes of Pascal VOC (0 is background), 300 x 300.
+    SsdMobilenetV1,
+    /// Detector, 20 classes of Pascal VOC (0 is background), 300 x 300.
+    SsdliteMobilenetV2,
+    /// torchvision's: detector, 90 classes of COCO (0 is background), 320 x 320.
+    SsdliteMobilenetV3,
     /// Detector of faces (class 1; 0 is background), 320 wide and 240 high.
     Ultraface,
     /// A classifier that comes from candle-transformers.
@@ -96,7 +102,7 @@ pub enum Architecture {
 
 impl Architecture {
     /// Those that are graphs of our own layers: all but the borrowed ones, which are [`Borrowed::ALL`].
-    pub const OWN: [Self; 33] = [
+    pub const OWN: [Self; 36] = [
         Self::Lenet,
         Self::Squeezenet10,
         Self::Squeezenet,
@@ -129,6 +135,9 @@ impl Architecture {
         Self::Yolov8M,
         Self::Yolov8L,
         Self::Yolov8X,
+        Self::SsdMobilenetV1,
+        Self::SsdliteMobilenetV2,
+        Self::SsdliteMobilenetV3,
         Self::Ultraface,
     ];
 
@@ -182,6 +191,9 @@ impl Architecture {
             Self::Yolov8M => "yolov8m",
             Self::Yolov8L => "yolov8l",
             Self::Yolov8X => "yolov8x",
+            Self::SsdMobilenetV1 => "ssd_mobilenet_v1",
+            Self::SsdliteMobilenetV2 => "ssdlite_mobilenet_v2",
+            Self::SsdliteMobilenetV3 => "ssdlite320_mobilenet_v3_large",
             Self::Ultraface => "ultraface_rfb320",
             Self::Borrowed(borrowed) => borrowed.name(),
         }
@@ -277,6 +289,9 @@ impl Architecture {
             Self::Yolov8M => yolov8::graph(yolov8::M, weights, device),
             Self::Yolov8L => yolov8::graph(yolov8::L, weights, device),
             Self::Yolov8X => yolov8::graph(yolov8::X, weights, device),
+            Self::SsdMobilenetV1 => ssd::v1(weights, device),
+            Self::SsdliteMobilenetV2 => ssd::lite_v2(weights, device),
+            Self::SsdliteMobilenetV3 => ssd::lite_v3(weights, device),
             Self::Ultraface => ultraface::graph(weights, device),
             Self::Borrowed(borrowed) => Err(VisionError::NoGraph { name: borrowed.name() }),
         }
@@ -289,6 +304,8 @@ impl Architecture {
                 Some(yolox::DECODER)
             }
             Self::Yolov8N | Self::Yolov8S | Self::Yolov8M | Self::Yolov8L | Self::Yolov8X => Some(yolov8::DECODER),
+            Self::SsdMobilenetV1 | Self::SsdliteMobilenetV2 => Some(ssd::VOC),
+            Self::SsdliteMobilenetV3 => Some(ssd::COCO),
             Self::Ultraface => Some(ultraface::DECODER),
             Self::Lenet
             | Self::Squeezenet10

@@ -12,6 +12,7 @@ pub(crate) mod mobilenet_v1;
 pub(crate) mod mobilenet_v3;
 pub(crate) mod resnet;
 pub(crate) mod squeezenet;
+pub(crate) mod ssd;
 pub(crate) mod ultraface;
 pub(crate) mod vgg;
 pub(crate) mod yolov8;

@@ -50,6 +50,9 @@ fn they_say_what_candle_says() {
         Architecture::YoloxNano,
         Architecture::YoloxTiny,
         Architecture::Yolov8N,
+        Architecture::SsdMobilenetV1,
+        Architecture::SsdliteMobilenetV2,
+        Architecture::SsdliteMobilenetV3,
         Architecture::Ultraface,
     ] {
         compare(architecture, &formula(architecture), 2);

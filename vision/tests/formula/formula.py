@@ -1,5 +1,5 @@
 """Writes outputs.json: what torchvision's, timm's and YOLOX's own networks give with weights that a formula makes, and what YOLOv8
-gives as yolov8.py has it.
+and the SSDs of pytorch-ssd give as yolov8.py and ssd.py have them.
 
 The same formula stands in ../references/formula.rs, so that no weights need to be kept.
 
@@ -108,6 +108,12 @@ def yolov8(size):
     return Yolov8(size)
 
 
+def ssd(name):
+    import ssd
+
+    return getattr(ssd, name)()
+
+
 def sampled(output, gain):
     """Every so many numbers, and the largest."""
     flat = output.flatten()
@@ -138,6 +144,9 @@ NETWORKS = {
     "yolox_tiny": (lambda: yolox(0.33, 0.375, False), 416, 6.3),
     "yolox_m": (lambda: yolox(0.67, 0.75, False), 640, 5.8),
     "yolov8n": (lambda: yolov8("n"), 640, 7.0),
+    "ssd_mobilenet_v1": (lambda: ssd("v1"), 300, 6.0),
+    "ssdlite_mobilenet_v2": (lambda: ssd("lite_v2"), 300, 6.0),
+    "ssdlite320_mobilenet_v3_large": (lambda: ssd("Torchvision"), 320, 6.0),
     "yolov8m": (lambda: yolov8("m"), 640, 6.8),
 }
 

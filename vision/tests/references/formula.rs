@@ -171,3 +171,10 @@ fn yolov8_agrees_with_its_description() {
     decoded(Architecture::Yolov8N);
     decoded(Architecture::Yolov8M);
 }
+
+#[test]
+fn ssds_agree_with_torchvision_and_their_description() {
+    decoded(Architecture::SsdMobilenetV1);
+    decoded(Architecture::SsdliteMobilenetV2);
+    decoded(Architecture::SsdliteMobilenetV3);
+}
