@@ -115,6 +115,20 @@ pub(crate) fn suppress(candidates: &Candidates, options: &DetectOptions) -> Vec<
     kept
 }
 
+/// Which boxes are kept of those that come the best first: none that overlaps a better one too much, and at most so many.
+pub(crate) fn apart(boxes: &[[f32; 4]], iou: f32, most: usize) -> Vec<usize> {
+    let mut kept: Vec<usize> = Vec::new();
+    for (place, candidate) in boxes.iter().enumerate() {
+        if kept.len() == most {
+            break;
+        }
+        if !kept.iter().any(|better| overlap(boxes[*better], *candidate) > iou) {
+            kept.push(place);
+        }
+    }
+    kept
+}
+
 /// The largest score and its class; of equals, the lower class.
 fn best(scores: &[f32]) -> Option<(usize, f32)> {
     scores.iter().copied().enumerate().reduce(|best, next| if next.1 > best.1 { next } else { best })
@@ -262,6 +276,13 @@ mod tests {
             let found = Prior { middle, size }.decode(stated);
             prop_assert!(found.iter().zip(corners).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
         }
+    }
+
+    #[test]
+    fn the_better_of_two_that_overlap_is_kept() {
+        let boxes = [[0., 0., 10., 10.], [1., 0., 10., 10.], [20., 0., 30., 10.], [0., 20., 9., 30.]];
+        assert_eq!(apart(&boxes, 0.7, 9), [0, 2, 3]);
+        assert_eq!((apart(&boxes, 0.95, 9).len(), apart(&boxes, 0.7, 2)), (4, vec![0, 2]));
     }
 
     #[test]

@@ -116,6 +116,15 @@ impl<'a> GraphBuilder<'a> {
         Ok(self.push(name, Layer::Linear(Linear { weight, bias }), vec![from], ImageShape::new(outputs, 1, 1)))
     }
 
+    /// A fully connected layer over the channels of each pixel: tensors `NAME.weight` `[outputs, C]` and `NAME.bias` `[outputs]`.
+    pub fn linear_each(&mut self, name: &str, from: Value, outputs: usize) -> Result<Value, VisionError> {
+        let channels = self.shape(from).channels;
+        let weight = self.tensor(name, "weight", &[outputs, channels])?.reshape((outputs, channels, 1, 1))?;
+        let bias = self.tensor(name, "bias", &[outputs])?;
+        let window = Window { kernel: [1, 1], stride: 1, padding: Padding::NONE };
+        self.convolve(name, from, Form::new(outputs, window), weight, bias)
+    }
+
     /// How many classes the layer of this name tells apart: as many as its `NAME.weight` has outputs, so that weights which
     /// somebody trained for classes of their own are taken; `published` where no weights say otherwise.
     #[must_use]

@@ -18,10 +18,10 @@ use crate::shape::ImageShape;
 
 /// Images that a plan has room for. A few are enough for weights that are read from memory once for all of them; more bring
 /// nothing on a processor, and would only take memory.
-const ROOM: usize = 8;
+pub(crate) const ROOM: usize = 8;
 
-/// Makes the plan of a graph, ready to be run with about so many threads.
-pub(crate) fn blueprint(graph: &Graph, threads: usize) -> Result<Blueprint, VisionError> {
+/// Makes the plan of a graph, with room for so many images, ready to be run with about so many threads.
+pub(crate) fn blueprint(graph: &Graph, room: usize, threads: usize) -> Result<Blueprint, VisionError> {
     let nodes = nodes(graph)?;
     let mut plain = kernels::Graph::new(shape(graph.input()))?;
     // A step makes the value after its own place: the input is the first.
@@ -32,7 +32,7 @@ pub(crate) fn blueprint(graph: &Graph, threads: usize) -> Result<Blueprint, Visi
     }
     let outputs: Vec<kernels::Value> = graph.outputs().iter().map(|value| values[value.0]).collect();
     plain.set_outputs(&outputs)?;
-    let options = PlanOptions { batch: ROOM, threads, ..PlanOptions::default() };
+    let options = PlanOptions { batch: room, threads, ..PlanOptions::default() };
     Ok(Plan::new(&plain, &options)?.blueprint())
 }
 

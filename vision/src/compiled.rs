@@ -10,6 +10,7 @@ use crate::error::VisionError;
 use crate::graph::{Graph, broken};
 use crate::network::{Decoder, Heads, Network};
 use crate::plans::Plans;
+use crate::regions::Regions;
 use crate::shape::ImageShape;
 use crate::stop::Stop;
 
@@ -20,12 +21,29 @@ pub struct Compiled {
     isa: Isa,
     /// How its outputs are read; nothing for a classifier.
     decoder: Option<Decoder>,
+    /// What looks at regions of its outputs, where it has two stages.
+    regions: Option<Regions<Plans>>,
 }
 
 impl Compiled {
-    /// Of a classifier's graph, or of a detector's with how it is read.
-    pub(crate) fn new(graph: &Graph, decoder: Option<Decoder>) -> Result<Self, VisionError> {
-        Ok(Self { plans: Plans::of(graph)?, isa: Isa::best(), decoder })
+    /// Of a classifier's graph.
+    pub(crate) fn classifier(graph: &Graph) -> Result<Self, VisionError> {
+        Ok(Self { plans: Plans::of(graph)?, isa: Isa::best(), decoder: None, regions: None })
+    }
+
+    /// Of a detector's graph, with how it is read, and its second stage.
+    pub(crate) fn detector(
+        graph: &Graph,
+        decoder: Decoder,
+        regions: Option<&Regions<Graph>>,
+    ) -> Result<Self, VisionError> {
+        let Some(Regions { gather, head }) = regions else {
+            return Ok(Self { plans: Plans::of(graph)?, isa: Isa::best(), decoder: Some(decoder), regions: None });
+        };
+        // Regions are looked at image by image, and pictures that are large enough for two stages take hundreds of megabytes each.
+        let plans = Plans::with_room(graph, 1)?;
+        let regions = Regions { gather: *gather, head: Plans::with_room(head, 1)? };
+        Ok(Self { plans, isa: Isa::best(), decoder: Some(decoder), regions: Some(regions) })
     }
 
     /// What the layers give, not yet interpreted: `[N, C, H, W]` for each output of the graph, in the processor's memory.
@@ -48,8 +66,12 @@ impl Network for Compiled {
 
     fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError> {
         let mut outputs = self.outputs(input, stop)?;
-        if let Some(decoder) = &self.decoder {
-            return decoder.read(&outputs, self.input());
+        match (&self.decoder, &self.regions) {
+            (Some(decoder), None) => return decoder.read(&outputs, self.input()),
+            (Some(decoder), Some(regions)) => {
+                return regions.read(&outputs, self.input(), decoder, |head, batch| head.run(batch, stop));
+            }
+            (None, _) => {}
         }
         let logits = outputs.pop().ok_or_else(|| broken("graph", "it has no outputs"))?;
         Ok(Heads::Classes(logits.flatten_from(1)?))
@@ -60,6 +82,7 @@ impl Network for Compiled {
     }
 
     fn weight_bytes(&self) -> Option<usize> {
-        Some(self.plans.weight_bytes())
+        let regions = self.regions.as_ref().map_or(0, |regions| regions.head.weight_bytes());
+        Some(self.plans.weight_bytes() + regions)
     }
 }

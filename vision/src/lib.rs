@@ -11,6 +11,7 @@
 pub mod image;
 pub mod train;
 
+mod align;
 mod boxes;
 mod builder;
 mod compile;
@@ -28,6 +29,7 @@ mod output;
 mod padded;
 mod plans;
 mod precision;
+mod regions;
 mod shape;
 mod stop;
 mod unfold;

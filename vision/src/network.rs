@@ -10,6 +10,7 @@ use crate::compiled::Compiled;
 use crate::error::VisionError;
 use crate::graph::Graph;
 use crate::precision::Precision;
+use crate::regions::{Gather, Regions};
 use crate::shape::ImageShape;
 use crate::stop::Stop;
 
@@ -116,7 +117,7 @@ impl Classifier {
 
     /// The same classifier, run by fused kernels on the processor, in f32.
     pub fn compile(&self) -> Result<Compiled, VisionError> {
-        Compiled::new(&self.graph, None)
+        Compiled::classifier(&self.graph)
     }
 
     /// The logits alone, `[N, classes]`.
@@ -190,19 +191,27 @@ impl Decoder {
 pub struct Detector {
     graph: Graph,
     decoder: Decoder,
+    /// What looks at regions of its levels, where it has two stages.
+    regions: Option<Regions<Graph>>,
 }
 
 impl Detector {
     pub(crate) fn new(graph: Graph, decoder: Decoder) -> Self {
-        Self { graph, decoder }
+        Self { graph, decoder, regions: None }
+    }
+
+    /// With a second stage: `head` looks at what `gather` makes of the levels, and what it gives is decoded.
+    pub(crate) fn looking_closer(self, gather: Gather, head: Graph) -> Self {
+        Self { regions: Some(Regions { gather, head }), ..self }
     }
 
     /// As [`Graph::in_precision`].
     pub fn in_precision(self, precision: Precision) -> Result<Self, VisionError> {
-        Ok(Self { graph: self.graph.in_precision(precision)?, ..self })
+        let regions = self.regions.map(|regions| regions.try_map(|head| head.in_precision(precision))).transpose()?;
+        Ok(Self { graph: self.graph.in_precision(precision)?, regions, ..self })
     }
 
-    /// The layers, for whoever wants to walk them.
+    /// The layers, for whoever wants to walk them; of two stages those of the first.
     #[must_use]
     pub fn graph(&self) -> &Graph {
         &self.graph
@@ -210,7 +219,7 @@ impl Detector {
 
     /// The same detector, run by fused kernels on the processor, in f32.
     pub fn compile(&self) -> Result<Compiled, VisionError> {
-        Compiled::new(&self.graph, Some(self.decoder))
+        Compiled::detector(&self.graph, self.decoder, self.regions.as_ref())
     }
 
     /// What the layers give, not yet read as boxes: `[N, C, H, W]` for each level, the finest first.
@@ -229,7 +238,13 @@ impl Network for Detector {
     }
 
     fn forward(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Heads, VisionError> {
-        self.decoder.read(&self.levels(input, stop)?, self.input())
+        let levels = self.levels(input, stop)?;
+        match &self.regions {
+            None => self.decoder.read(&levels, self.input()),
+            Some(regions) => {
+                regions.read(&levels, self.input(), &self.decoder, |head, batch| head.run_all(batch, stop))
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use adit_kernels::{Blueprint, KernelError, Plan};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
 
-use crate::compile::blueprint;
+use crate::compile::{ROOM, blueprint};
 use crate::error::VisionError;
 use crate::graph::{Graph, check_batch};
 use crate::shape::ImageShape;
@@ -34,7 +34,12 @@ impl Plans {
     /// Compiles a graph, wherever its weights lie and whatever their type: what comes of it computes in f32 on the processor. The
     /// graph is not needed any more.
     pub(crate) fn of(graph: &Graph) -> Result<Self, VisionError> {
-        Ok(Self { blueprint: blueprint(graph, threads())?, idle: Mutex::default() })
+        Self::with_room(graph, ROOM)
+    }
+
+    /// As [`Self::of`], with room for so many images at a time: more are run in several goes.
+    pub(crate) fn with_room(graph: &Graph, room: usize) -> Result<Self, VisionError> {
+        Ok(Self { blueprint: blueprint(graph, room, threads())?, idle: Mutex::default() })
     }
 
     /// Shape of one input image.

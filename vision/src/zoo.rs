@@ -11,8 +11,8 @@ use crate::graph::Graph;
 use crate::network::{Classifier, Decoder, Detector, Network};
 use crate::networks::borrowed::{self, Borrowed};
 use crate::networks::{
-    googlenet, googlenet_bn, inception, lenet, mobilenet, mobilenet_v1, mobilenet_v3, resnet, squeezenet, ssd,
-    ultraface, vgg, yolov8, yolox,
+    faster_rcnn, googlenet, googlenet_bn, inception, lenet, mobilenet, mobilenet_v1, mobilenet_v3, resnet, squeezenet,
+    ssd, ultraface, vgg, yolov8, yolox,
 };
 use crate::precision::Precision;
 use crate::weights::Weights;
@@ -94,6 +94,8 @@ pub enum Architecture {
     SsdliteMobilenetV2,
     /// torchvision's: detector, 90 classes of COCO (0 is background), 320 x 320.
     SsdliteMobilenetV3,
+    /// torchvision's `fasterrcnn_resnet50_fpn`: detector, 90 classes of COCO (0 is background), 1344 wide and 800 high.
+    FasterRcnn,
     /// Detector of faces (class 1; 0 is background), 320 wide and 240 high.
     Ultraface,
     /// A classifier that comes from candle-transformers.
@@ -102,7 +104,7 @@ pub enum Architecture {
 
 impl Architecture {
     /// Those that are graphs of our own layers: all but the borrowed ones, which are [`Borrowed::ALL`].
-    pub const OWN: [Self; 36] = [
+    pub const OWN: [Self; 37] = [
         Self::Lenet,
         Self::Squeezenet10,
         Self::Squeezenet,
@@ -138,6 +140,7 @@ impl Architecture {
         Self::SsdMobilenetV1,
         Self::SsdliteMobilenetV2,
         Self::SsdliteMobilenetV3,
+        Self::FasterRcnn,
         Self::Ultraface,
     ];
 
@@ -194,6 +197,7 @@ impl Architecture {
             Self::SsdMobilenetV1 => "ssd_mobilenet_v1",
             Self::SsdliteMobilenetV2 => "ssdlite_mobilenet_v2",
             Self::SsdliteMobilenetV3 => "ssdlite320_mobilenet_v3_large",
+            Self::FasterRcnn => "fasterrcnn_resnet50_fpn",
             Self::Ultraface => "ultraface_rfb320",
             Self::Borrowed(borrowed) => borrowed.name(),
         }
@@ -250,7 +254,15 @@ impl Architecture {
     /// As [`Self::classifier`], for a detector. Fails for a classifier.
     pub fn detector(self, weights: &Weights, device: &Device) -> Result<Detector, VisionError> {
         match self.decoder() {
-            Some(decoder) => Ok(Detector::new(self.graph(weights, device)?, decoder)),
+            Some(decoder) => {
+                let detector = Detector::new(self.graph(weights, device)?, decoder);
+                Ok(match self {
+                    Self::FasterRcnn => {
+                        detector.looking_closer(faster_rcnn::gather, faster_rcnn::head(weights, device)?)
+                    }
+                    _ => detector,
+                })
+            }
             None => Err(VisionError::NoBoxes),
         }
     }
@@ -292,6 +304,7 @@ impl Architecture {
             Self::SsdMobilenetV1 => ssd::v1(weights, device),
             Self::SsdliteMobilenetV2 => ssd::lite_v2(weights, device),
             Self::SsdliteMobilenetV3 => ssd::lite_v3(weights, device),
+            Self::FasterRcnn => faster_rcnn::graph(weights, device),
             Self::Ultraface => ultraface::graph(weights, device),
             Self::Borrowed(borrowed) => Err(VisionError::NoGraph { name: borrowed.name() }),
         }
@@ -306,6 +319,7 @@ impl Architecture {
             Self::Yolov8N | Self::Yolov8S | Self::Yolov8M | Self::Yolov8L | Self::Yolov8X => Some(yolov8::DECODER),
             Self::SsdMobilenetV1 | Self::SsdliteMobilenetV2 => Some(ssd::VOC),
             Self::SsdliteMobilenetV3 => Some(ssd::COCO),
+            Self::FasterRcnn => Some(faster_rcnn::DECODER),
             Self::Ultraface => Some(ultraface::DECODER),
             Self::Lenet
             | Self::Squeezenet10

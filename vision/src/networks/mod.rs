@@ -3,6 +3,7 @@
 //! crate's.
 
 pub(crate) mod borrowed;
+pub(crate) mod faster_rcnn;
 pub(crate) mod googlenet;
 pub(crate) mod googlenet_bn;
 pub(crate) mod inception;

@@ -28,21 +28,35 @@ const EPSILON: f64 = 1e-5;
 
 pub(crate) fn graph(size: Size, weights: &Weights, device: &Device) -> Result<Graph, VisionError> {
     let mut net = GraphBuilder::new(weights, device, ImageShape::new(3, 224, 224));
-    let x = net.normalised("conv1", "bn1", net.input(), Form::new(64, window(7, 2)), EPSILON)?;
-    let x = net.relu(x);
-    let mut x = net.max_pool("maxpool", x, window(3, 2))?;
-    for (stage, repeats) in (1..).zip(size.repeats) {
-        let width = 32 << stage;
-        for repeat in 0..repeats {
-            let stride = if stage > 1 && repeat == 0 { 2 } else { 1 };
-            let name = format!("layer{stage}.{repeat}");
-            x = residual(&mut net, &name, x, width, stride, size.bottleneck)?;
-        }
-    }
+    let [.., x] = body(&mut net, "", size, EPSILON)?;
     let x = net.global_average_pool("avgpool", x);
     let classes = net.classes("fc", 1000);
     net.linear("fc", x, classes)?;
     net.finish()
+}
+
+/// All but the classifier: what each stage gives, at 1/4 to 1/32 of the input's size. Names of tensors begin with `prefix`.
+pub(crate) fn body(
+    net: &mut GraphBuilder<'_>,
+    prefix: &str,
+    size: Size,
+    epsilon: f64,
+) -> Result<[Value; 4], VisionError> {
+    let (stem, input) = (Form::new(64, window(7, 2)), net.input());
+    let x = net.normalised(&format!("{prefix}conv1"), &format!("{prefix}bn1"), input, stem, epsilon)?;
+    let x = net.relu(x);
+    let mut x = net.max_pool(&format!("{prefix}maxpool"), x, window(3, 2))?;
+    let mut stages = [x; 4];
+    for (stage, repeats) in size.repeats.into_iter().enumerate() {
+        let width = 64 << stage;
+        for repeat in 0..repeats {
+            let stride = if stage > 0 && repeat == 0 { 2 } else { 1 };
+            let name = format!("{prefix}layer{}.{repeat}", stage + 1);
+            x = residual(net, &name, x, (width, size.bottleneck), stride, epsilon)?;
+        }
+        stages[stage] = x;
+    }
+    Ok(stages)
 }
 
 /// Figure 5: two 3 x 3 convolutions, or 1 x 1, 3 x 3, 1 x 1 with four times the channels at the end; added to the input,
@@ -51,13 +65,13 @@ fn residual(
     net: &mut GraphBuilder<'_>,
     name: &str,
     from: Value,
-    width: usize,
+    (width, bottleneck): (usize, bool),
     stride: usize,
-    bottleneck: bool,
+    epsilon: f64,
 ) -> Result<Value, VisionError> {
     let unit = |net: &mut GraphBuilder<'_>, place: usize, from: Value, outputs: usize, window: Window| {
         let (convolution, norm) = (format!("{name}.conv{place}"), format!("{name}.bn{place}"));
-        net.normalised(&convolution, &norm, from, Form::new(outputs, window), EPSILON)
+        net.normalised(&convolution, &norm, from, Form::new(outputs, window), epsilon)
     };
     let (x, outputs) = if bottleneck {
         let x = unit(net, 1, from, width, window(1, 1))?;
@@ -74,7 +88,7 @@ fn residual(
         from
     } else {
         let form = Form::new(outputs, window(1, stride));
-        net.normalised(&format!("{name}.downsample.0"), &format!("{name}.downsample.1"), from, form, EPSILON)?
+        net.normalised(&format!("{name}.downsample.0"), &format!("{name}.downsample.1"), from, form, epsilon)?
     };
     let sum = net.add(&format!("{name}.add"), x, shortcut)?;
     Ok(net.relu(sum))

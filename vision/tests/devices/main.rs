@@ -41,7 +41,7 @@ fn noise(name: &str, count: usize) -> impl Iterator<Item = f32> {
 fn formula(architecture: Architecture) -> Weights {
     let gain: f32 = match architecture.name() {
         "resnet101" | "resnet152" => 3.0,
-        name if name.starts_with("resnet") => 4.0,
+        name if name.contains("resnet") => 4.0,
         "yolox_l" | "yolox_x" => 5.0,
         _ => 6.0,
     };

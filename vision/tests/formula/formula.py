@@ -53,7 +53,7 @@ def tensor(name, shape, gain):
 
 def filled(network, gain):
     state = {
-        name: tensor(name, tuple(value.shape), gain) if value.is_floating_point() else value
+        name: tensor(name, tuple(value.shape), getattr(network, "gains", {}).get(name, gain)) if value.is_floating_point() else value
         for name, value in network.state_dict().items()
     }
     network.load_state_dict(state)
@@ -61,7 +61,9 @@ def filled(network, gain):
 
 
 def picture(side):
-    return torch.from_numpy(uniform("input", 3 * side * side).astype(np.float32).reshape(1, 3, side, side))
+    """Of one side, or of a height and a width."""
+    height, width = side if isinstance(side, tuple) else (side, side)
+    return torch.from_numpy(uniform("input", 3 * height * width).astype(np.float32).reshape(1, 3, height, width))
 
 
 def torchvision(name):
@@ -114,6 +116,12 @@ def ssd(name):
     return getattr(ssd, name)()
 
 
+def faster_rcnn():
+    from faster_rcnn import FasterRcnn
+
+    return FasterRcnn()
+
+
 def sampled(output, gain):
     """Every so many numbers, and the largest."""
     flat = output.flatten()
@@ -147,6 +155,7 @@ NETWORKS = {
     "ssd_mobilenet_v1": (lambda: ssd("v1"), 300, 6.0),
     "ssdlite_mobilenet_v2": (lambda: ssd("lite_v2"), 300, 6.0),
     "ssdlite320_mobilenet_v3_large": (lambda: ssd("Torchvision"), 320, 6.0),
+    "fasterrcnn_resnet50_fpn": (faster_rcnn, (800, 1344), 4.0),
     "yolov8m": (lambda: yolov8("m"), 640, 6.8),
 }
 
@@ -159,12 +168,15 @@ def main():
         with torch.no_grad():
             network = filled(make(), gain)
             output = network(picture(side))
-            other = network(torch.zeros(1, 3, side, side))
+            other = network(torch.zeros_like(picture(side)))
         outputs[name] = sampled(output, gain)
         if hasattr(network, "boxes"):
             with torch.no_grad():
                 corners, scores = network.boxes(output)
             outputs[f"{name} corners"], outputs[f"{name} scores"] = sampled(corners, gain), sampled(scores, gain)
+        if hasattr(network, "found"):
+            with torch.no_grad():
+                outputs[f"{name} found"] = network.found(picture(side))
         # If the output hung on the biases alone, agreement would show little.
         print(f"{name}: up to {output.abs().max():.4g}, of which the picture makes {(output - other).abs().max():.4g}")
         assert (output - other).abs().max() > 0.1 * output.abs().max()

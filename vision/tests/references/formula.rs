@@ -20,7 +20,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    fn of(name: &str) -> Self {
+    pub(crate) fn of(name: &str) -> Self {
         let all: serde_json::Value = serde_json::from_str(include_str!("../formula/outputs.json")).unwrap();
         serde_json::from_value(all[name].clone()).unwrap()
     }
@@ -67,13 +67,13 @@ pub(crate) fn tensor(name: &str, shape: &[usize], gain: f64) -> Vec<f32> {
     values.map(|value| shaped(value) as f32).collect()
 }
 
-fn input(network: &impl Network) -> Tensor {
+pub(crate) fn input(network: &impl Network) -> Tensor {
     let shape = network.input();
     let picture: Vec<f32> = uniform("input", shape.elements()).map(|value| value as f32).collect();
     batch(&[picture], shape, &Device::Cpu).unwrap()
 }
 
-fn numbers(tensor: &Tensor) -> Vec<f32> {
+pub(crate) fn numbers(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
 }
 

@@ -8,6 +8,7 @@ mod detectors;
 mod formats;
 mod formula;
 mod heads;
+mod regions;
 mod scaled;
 
 use std::collections::HashMap;
