@@ -136,7 +136,7 @@ impl Settings {
 }
 
 /// Begins anew with an allocator that asks for no huge pages, of which one byte in use makes 2 MiB resident: they double the memory of a
-/// relay with one tunnel, and save it no processor time (`docs/benchmarks.md`). The allocator reads its settings from the environment,
+/// relay with one tunnel (`docs/benchmarks.md`). The allocator reads its settings from the environment,
 /// before `main`; whoever set this one meant it.
 #[cfg(target_os = "linux")]
 #[allow(clippy::disallowed_methods, reason = "main.rs hands the environment to who needs it")]
