@@ -191,6 +191,18 @@ fn a_rate_that_falls_to_a_tenth_is_followed_within_three_seconds_and_back() {
 }
 
 #[test]
+fn a_window_that_was_found_on_a_faster_link_does_not_flood_a_slow_one() {
+    let mut network = Network::new(Path::delayed(20).rate(50.0, 500_000), Path::delayed(20), 1);
+    let pace = |count: u32, from: f64, each: f64| (0..count).map(move |body| seconds(from + each * f64::from(body)));
+    let at = pace(36, 1.0, 0.25).chain(pace(20, 10.0, 0.8)).collect();
+    network.add(Work::Bodies { bytes: 1_000_000, at }, ours());
+    network.run_until(seconds(10.0));
+    network.there.path.rate = Some(5e6);
+    rates(&mut network, 14.0, 24.0);
+    assert!(network.there.mean_wait() < 0.06 && dropped(&network) < 0.01, "{} s", network.there.mean_wait());
+}
+
+#[test]
 fn a_route_that_becomes_longer_is_no_queue_for_long() {
     let mut network = Network::new(Path::delayed(20).rate(20.0, 500_000), Path::delayed(20), 1);
     network.add(bulk(1.0), ours());

@@ -80,7 +80,9 @@ pub(super) struct Seen {
     /// Bytes that the path carries in a round trip with the queue as it is, and with an empty one.
     pub(super) carried: f64,
     pub(super) carried_empty: f64,
-    /// Whether the window was used up, and whether at least half of it was.
+    /// The most that was under way of the window.
+    pub(super) used: f64,
+    /// Whether the window was used up, and whether so much of it was that it matters.
     pub(super) full: bool,
     pub(super) busy: bool,
     /// Whether there were losses of our doing.
@@ -240,7 +242,10 @@ impl Adaptive {
         self.weigh(&round, queue < target / 2);
         let follows = self.follow.round(self.window as f64, round.delivered as f64, self.since);
         let carried = self.carried(&round);
+        let carried_empty = carried * floor.as_secs_f64() / least.as_secs_f64().max(1e-9);
         let full = 4 * round.peak >= 3 * self.window;
+        // A window that was found on a faster link is not used up by what fills a slow one.
+        let overfull = queue > target && 8 * round.peak >= self.window && round.peak as f64 > 2.0 * carried_empty;
         let seen = Seen {
             now,
             packet: self.packet as f64,
@@ -251,9 +256,10 @@ impl Adaptive {
             queue,
             target,
             carried,
-            carried_empty: carried * floor.as_secs_f64() / least.as_secs_f64().max(1e-9),
+            carried_empty,
+            used: (round.peak as f64).min(self.window as f64),
             full,
-            busy: full || 2 * round.peak >= self.window,
+            busy: full || 2 * round.peak >= self.window || overfull,
             // The round after a reduction still shows what was before.
             ours: self.since > 1 && round.losses > 0 && (self.evidence.is_ours() || !follows),
             since: self.since,
@@ -272,6 +278,7 @@ impl Adaptive {
             Verdict::Keep => {}
             Verdict::Window(window) => self.set_window(window),
             Verdict::Reduce(window, cause) => {
+                let window = gently(window, cause, seen);
                 if cause == Cause::Loss {
                     self.limit = Some(seen.carried);
                 }
@@ -280,7 +287,7 @@ impl Adaptive {
             Verdict::Settle(window, cause, calm) => {
                 self.held = None;
                 self.phase = Phase::Calm(calm);
-                self.reduce(now, window, cause);
+                self.reduce(now, gently(window, cause, seen), cause);
             }
             Verdict::Reroute(window) => {
                 self.set_window(window);
@@ -308,7 +315,6 @@ impl Adaptive {
     }
 
     fn reduce(&mut self, now: Instant, window: f64, cause: Cause) {
-        let window = if cause == Cause::Queue { window.max(self.window as f64 / 2.0) } else { window };
         self.set_window(window);
         self.reduced = Some(now);
         self.since = 0;
@@ -344,6 +350,11 @@ impl Adaptive {
         let crest = self.crest.get().max(1) as f64;
         least.mul_f64(((FEWEST * self.packet) as f64 / crest).min(1.0))
     }
+}
+
+/// For a queue no less than half of what is under way: that shows whose it is, and costs little if it is not ours.
+fn gently(window: f64, cause: Cause, seen: &Seen) -> f64 {
+    if cause == Cause::Queue { window.max(seen.used / 2.0) } else { window }
 }
 
 /// What may stand in the queue before we send less: a quarter of the path's own time. Below 4 ms timers and schedulers would be taken for
