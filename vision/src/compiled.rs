@@ -1,5 +1,5 @@
-//! A network whose layers were compiled into fused kernels: to its callers what it was before, some five to twenty times as fast on a
-//! processor.
+//! A network whose layers were compiled into fused kernels: to its callers what it was before, several times as fast on a
+//! processor (`docs/benchmarks.md`).
 //!
 //! The network that it was made of stays what it is: whoever wants to walk, train or check its layers has it built for that.
 
