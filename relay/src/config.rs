@@ -238,11 +238,15 @@ pub struct ProxyConfig {
     pub max_requests: usize,
     /// How often a request that no agent can have worked on, or that changes nothing, is sent again.
     pub retries: u32,
+    /// How long after an agent was lost, or the relay started, a request that nobody else can answer waits for agents to dial in:
+    /// twice what they need to notice. `0s`: not at all.
+    #[serde(with = "adit_common::daemon::humane_duration")]
+    pub agent_wait: Duration,
 }
 
 impl Default for ProxyConfig {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(30), max_requests: 4096, retries: 2 }
+        Self { timeout: Duration::from_secs(30), max_requests: 4096, retries: 2, agent_wait: Duration::from_secs(2) }
     }
 }
 

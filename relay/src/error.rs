@@ -164,13 +164,15 @@ pub(crate) struct ProxyError {
     pub(crate) message: Cow<'static, str>,
     /// The methods that a 405 allows.
     pub(crate) allow: Option<String>,
+    /// Whether there are agents that could answer, or may be, but none of them is connected.
+    pub(crate) absent: bool,
     /// What the log is told.
     source: Option<BoxError>,
 }
 
 impl ProxyError {
     pub(crate) fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, sent: Sent::Nothing, message: message.into(), allow: None, source: None }
+        Self { kind, sent: Sent::Nothing, message: message.into(), allow: None, absent: false, source: None }
     }
 
     #[must_use]
@@ -182,6 +184,12 @@ impl ProxyError {
     #[must_use]
     pub(crate) const fn after(mut self, sent: Sent) -> Self {
         self.sent = sent;
+        self
+    }
+
+    #[must_use]
+    pub(crate) const fn absent(mut self) -> Self {
+        self.absent = true;
         self
     }
 

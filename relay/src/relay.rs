@@ -18,6 +18,7 @@ use crate::front::tcp::TcpFront;
 use crate::front::tls::Terminator;
 use crate::liveness::Liveness;
 use crate::metrics::Metrics;
+use crate::proxy::absence::Absence;
 use crate::proxy::admission::Admission;
 use crate::proxy::auth::Keys;
 use crate::proxy::forward::Proxy;
@@ -119,7 +120,14 @@ impl Relay {
         let keys = Keys::open(KeyFile::new(config.keys_file()), &config.auth.anonymous, metrics.clone())?;
         let keys = Arc::new(keys);
         let admission = Admission::new(config.proxy.max_requests);
-        let proxy = Proxy::new(keys.clone(), admission, config.proxy.retries, registry.clone(), metrics.clone());
+        let proxy = Proxy::new(
+            keys.clone(),
+            admission,
+            config.proxy.retries,
+            Absence::new(config.proxy.agent_wait, Instant::now()),
+            registry.clone(),
+            metrics.clone(),
+        );
 
         let (certificate, key) = config.https_files();
         let terminator = Terminator::open(&certificate, &key, listener.gate(), config.front.handshake_timeout)?;

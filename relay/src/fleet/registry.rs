@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use adit_common::id::AgentId;
 use adit_common::manifest::Manifest;
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::agent::Agent;
 
@@ -50,6 +51,7 @@ struct State {
 pub(crate) struct Registry {
     state: Mutex<State>,
     snapshot: ArcSwap<Snapshot>,
+    changed: Notify,
 }
 
 impl Registry {
@@ -59,6 +61,17 @@ impl Registry {
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Waits until the fleet is no longer this.
+    pub(crate) async fn changed_from(&self, known: &Arc<Snapshot>) {
+        loop {
+            let changed = self.changed.notified();
+            if !Arc::ptr_eq(known, &self.snapshot()) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Adds an agent. An older session of the same agent takes no more requests: the newest one is the one that works.
@@ -112,6 +125,7 @@ impl Registry {
         change(&mut state);
         // Within the lock, so that snapshots appear in the order of the changes.
         self.snapshot.store(Arc::new(Snapshot { members: state.members.clone(), gone: state.gone.clone() }));
+        self.changed.notify_waiters();
     }
 }
 

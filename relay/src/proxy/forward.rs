@@ -9,21 +9,22 @@ use adit_common::timing::{Stage, Timing};
 use adit_common::tunnel::{Answer, CallError, ResetCode, Sent, TunnelBody, TunnelError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, Version, request};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tracing::Span;
 
+use super::absence::Absence;
 use super::admission::{Admission, Permit};
 use super::answer::{AnswerBody, Holding};
-use super::auth::Keys;
+use super::auth::{Keys, Principal};
 use super::call::Call;
 use super::headers;
 use super::ledger::Ledger;
 use super::naming::Reader;
 use super::peek::Peeked;
 use super::retry::RetryPolicy;
-use super::route::RouteTable;
+use super::route::{Route, RouteTable};
 use super::upload::{Ended, Upload};
 use crate::error::{Kind, ProxyError};
 use crate::fleet::agent::{Agent, InFlight, Outcome};
@@ -51,6 +52,32 @@ impl Routes {
         );
         Self { agents: live().map(|member| member.agent.clone()).collect(), table, of }
     }
+
+    /// What a request means, and the places of those that could answer it. Looks into the body where that says which.
+    async fn find<B>(
+        &self,
+        call: &mut Call,
+        principal: &Principal,
+        head: &request::Parts,
+        body: &mut Peeked<B>,
+    ) -> Result<(Route, Arc<[u32]>), ProxyError>
+    where
+        B: Body<Data = Bytes, Error = ProxyError> + Unpin,
+    {
+        let route = self.table.resolve(&head.method, headers::host(head), head.uri.path())?;
+        if route.upstream.is_none() {
+            call.dialect = route.dialect;
+        }
+        principal.check(route.scope)?;
+        let named = match Reader::new(&route.naming, &head.headers) {
+            Some(reader) => in_time(call.deadline, body.look(&reader)).await?,
+            None => None,
+        };
+        let route = self.table.settle(route, named.as_deref());
+        principal.check(route.scope)?;
+        let among = self.table.candidates(&route, named.as_deref(), Instant::now())?;
+        Ok((route, among))
+    }
 }
 
 /// Takes requests to agents.
@@ -59,6 +86,7 @@ pub(crate) struct Proxy {
     keys: Arc<Keys>,
     admission: Admission,
     retry: RetryPolicy,
+    absence: Absence,
     registry: Arc<Registry>,
     routes: ArcSwap<Routes>,
     building: Mutex<()>,
@@ -71,12 +99,14 @@ impl Proxy {
         keys: Arc<Keys>,
         admission: Admission,
         retries: u32,
+        absence: Absence,
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let routes = ArcSwap::from_pointee(Routes::build(registry.snapshot()));
         let retry = RetryPolicy::new(retries);
-        Self { keys, admission, retry, registry, routes, building: Mutex::new(()), ledger: Ledger::default(), metrics }
+        let (building, ledger) = (Mutex::default(), Ledger::default());
+        Self { keys, admission, retry, absence, registry, routes, building, ledger, metrics }
     }
 
     /// Walks a request to an agent, and returns with its answer's head. Dropping the future, or the answer's body, cancels
@@ -92,23 +122,16 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         let principal = self.keys.authenticate(&head.headers)?;
         call.key.clone_from(&principal.name);
-        let routes = self.routes();
-        let host = headers::host(&head);
-        let route = routes.table.resolve(&head.method, host, head.uri.path())?;
-        if route.upstream.is_none() {
-            call.dialect = route.dialect;
-        }
-        principal.check(route.scope)?;
-        // Before anything of a body is kept.
+        // Before anything of a body is kept, or anybody waited for.
         let permit = self.admission.admit()?;
         let mut body = Peeked::untouched(body);
-        let named = match Reader::new(&route.naming, &head.headers) {
-            Some(reader) => in_time(call.deadline, body.look(&reader)).await?,
-            None => None,
+        let (routes, route, among) = loop {
+            let routes = self.routes();
+            match routes.find(call, &principal, &head, &mut body).await {
+                Ok((route, among)) => break (routes, route, among),
+                Err(error) => self.absence_ends(error, call.deadline, &routes).await?,
+            }
         };
-        let route = routes.table.settle(route, named.as_deref());
-        principal.check(route.scope)?;
-        let among = routes.table.candidates(&route, named.as_deref(), Instant::now())?;
         if !route.gather.is_one() && (among.len() > 1 || matches!(route.gather, Gather::Counters { .. })) {
             return self.gather(call, head, body, &route, Candidates { agents: &routes.agents, among: &among }).await;
         }
@@ -169,14 +192,20 @@ impl Proxy {
         }
     }
 
+    /// Waits for agents that may be back in a moment; or else it is the error that it was.
+    async fn absence_ends(&self, error: ProxyError, deadline: Deadline, routes: &Routes) -> Result<(), ProxyError> {
+        let lost = routes.of.gone.iter().map(|gone| gone.at).max();
+        let Some(until) = self.absence.until(&error, lost, Instant::now()) else { return Err(error) };
+        let until = deadline.instant().map_or(until, |deadline| deadline.min(until));
+        let changed = self.registry.changed_from(&routes.of);
+        tokio::time::timeout_at(until.into(), changed).await.map_err(|_| error)
+    }
+
     /// An agent was changed, and says so in its manifest at about the same time as in its answer, on another stream. Whoever has
     /// loaded a model through here asks it next: a moment is given to the manifest.
     pub(super) async fn catch_up(&self) {
         let known = self.registry.snapshot();
-        let until = Instant::now() + MOMENT;
-        while Arc::ptr_eq(&known, &self.registry.snapshot()) && Instant::now() < until {
-            tokio::time::sleep(MOMENT / 50).await;
-        }
+        let _ = tokio::time::timeout(MOMENT, self.registry.changed_from(&known)).await;
     }
 
     /// The table of the present fleet; built by the first request that finds it changed.

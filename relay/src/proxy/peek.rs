@@ -33,6 +33,7 @@ where
     /// Reads until the name is found or it is clear that there is none.
     pub(super) async fn look(&mut self, reader: &Reader<'_>) -> Result<Option<String>, ProxyError> {
         let mut seen = BytesMut::new();
+        self.read.iter().filter_map(Frame::data_ref).for_each(|data| seen.extend_from_slice(data));
         loop {
             let whole = self.body.is_end_stream();
             match reader.look(&seen, whole || seen.len() > LIMIT) {

@@ -172,7 +172,7 @@ impl RouteTable {
     /// for the path what is left of it.
     pub(super) fn resolve(&self, method: &Method, host: Option<&str>, path: &str) -> Result<Route, ProxyError> {
         if self.agents == 0 {
-            return Err(ProxyError::new(Kind::NoAgent, "no agent is connected"));
+            return Err(ProxyError::new(Kind::NoAgent, "no agent is connected").absent());
         }
         if is_private(path) {
             return Err(unknown(path));
@@ -271,7 +271,7 @@ impl RouteTable {
         let named = named.filter(|name| ModelName::new(name).is_ok_and(|name| self.models.contains_key(&name)));
         let Some(name) = route.model.as_deref().or(named) else {
             if route.offered.is_empty() {
-                return Err(ProxyError::new(Kind::NoAgent, "the agents that answer this are not connected"));
+                return Err(ProxyError::new(Kind::NoAgent, "the agents that answer this are not connected").absent());
             }
             return Ok(route.offered.clone());
         };
@@ -298,15 +298,15 @@ impl RouteTable {
         }
         let mut meant = known.instances.iter().filter(|instance| wanted.is(instance));
         let away = known.gone.is_some_and(|gone| now.saturating_duration_since(gone) < REMEMBERED);
-        let not_ready = |why| Err(ProxyError::new(Kind::ModelNotReady, format!("the model {} {why}", quote(name))));
+        let not_ready = |why| ProxyError::new(Kind::ModelNotReady, format!("the model {} {why}", quote(name)));
         if meant.any(|instance| instance.state == ModelState::Loading) {
-            return not_ready("is being loaded");
+            return Err(not_ready("is being loaded"));
         }
         if away {
-            return not_ready("is on an agent that is not connected just now");
+            return Err(not_ready("is on an agent that is not connected just now").absent());
         }
         if known.instances.iter().any(|instance| wanted.is(instance) && instance.state != ModelState::Ready) {
-            return not_ready("is not available");
+            return Err(not_ready("is not available"));
         }
         Err(match &route.version {
             Some(text) if !known.instances.is_empty() => no_version(name, text),

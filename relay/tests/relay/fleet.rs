@@ -64,6 +64,26 @@ async fn a_draining_agent_finishes_what_it_has_and_is_then_let_go() {
 }
 
 #[tokio::test]
+async fn a_request_waits_for_agents_after_the_relays_start_and_after_a_loss() {
+    let house = House::with(|config| config.proxy.agent_wait = SOON);
+    let (answer, first) = tokio::join!(house.infer(), house.agent("one", Does::says("first")));
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"first"[..]));
+    drop(first);
+    house.until(|fleet| entries(fleet).count() == 0).await;
+    let (answer, _second) = tokio::join!(house.infer(), house.agent("one", Does::says("second")));
+    assert_eq!((answer.status, &answer.body[..]), (200, &b"second"[..]));
+}
+
+#[tokio::test]
+async fn who_waits_for_agents_in_vain_is_told_after_a_moment() {
+    let wait = Duration::from_millis(300);
+    let house = House::with(|config| config.proxy.agent_wait = wait);
+    let asked = Instant::now();
+    assert_eq!(house.infer().await.error(), "no agent is connected");
+    assert!(asked.elapsed() >= wait / 2);
+}
+
+#[tokio::test]
 async fn the_newest_session_of_an_agent_takes_over_and_the_old_one_ends_in_order() {
     let house = House::new();
     let (does, gate, waiting) = gated("old");

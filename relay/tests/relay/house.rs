@@ -84,6 +84,8 @@ impl House {
         let mut config =
             Config { tls: CERTIFICATES.1.relay_folder(), state: state.path().to_owned(), ..Config::default() };
         (config.front.listen, config.tunnel.listen, config.admin.listen) = (any, any, any);
+        // Most tests ask what is said of who is not there.
+        config.proxy.agent_wait = Duration::ZERO;
         change(&mut config);
         let keys = KeyFile::new(config.keys_file());
         let key = keys.create("shop", &[Scope::Infer]).unwrap();
