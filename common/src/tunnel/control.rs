@@ -11,7 +11,7 @@ use super::congestion;
 use super::error::{ResetCode, TunnelError};
 use super::farewell::Farewell;
 use super::frame::{self, kind};
-use super::pulse::{BEAT, Beat, Counters, Pulse};
+use super::pulse::{Beat, Counters, Pulse};
 use super::urgency::Urgency;
 use super::usage::Usage;
 
@@ -114,8 +114,9 @@ impl Control<'_> {
         loop {
             let mut pulse = Pulse::new(self.counters());
             loop {
-                tokio::time::sleep(BEAT.max(self.connection.rtt().mul_f64(1.5))).await;
-                match pulse.beat(self.counters()) {
+                let pause = pulse.pause(self.connection.rtt());
+                tokio::time::sleep(pause).await;
+                match pulse.beat(self.counters(), pause) {
                     Beat::Rest => {}
                     Beat::Sleep => break,
                     Beat::Speak => {

@@ -9,10 +9,13 @@
 use std::time::{Duration, Instant};
 
 /// Between two looks; longer where the way is.
-pub(super) const BEAT: Duration = Duration::from_millis(250);
+const BEAT: Duration = Duration::from_millis(250);
 
-/// Beats without an exchange and without traffic after which a tunnel is idle: ten seconds.
-const LAST: u32 = 40;
+/// Between two words. Small packets, and many: where losses come in long bursts, a burst ends for those who go on sending.
+const WORDS: Duration = Duration::from_millis(50);
+
+/// Without an exchange and without traffic for this long, a tunnel is idle.
+const LAST: Duration = Duration::from_secs(10);
 
 /// What one end's counters say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,21 +44,30 @@ pub(super) enum Beat {
 #[derive(Debug, Clone)]
 pub(super) struct Pulse {
     before: Counters,
-    quiet: u32,
+    /// How long nothing was heard that is no answer to a word.
+    quiet: Duration,
+    speaks: bool,
 }
 
 impl Pulse {
     pub(super) const fn new(counters: Counters) -> Self {
-        Self { before: counters, quiet: 0 }
+        Self { before: counters, quiet: Duration::ZERO, speaks: false }
     }
 
-    pub(super) fn beat(&mut self, counters: Counters) -> Beat {
+    /// How long to wait for the next beat, where round trips take so long.
+    pub(super) fn pause(&self, rtt: Duration) -> Duration {
+        if self.speaks { WORDS } else { BEAT.max(rtt.mul_f64(1.5)) }
+    }
+
+    /// After a pause of this length.
+    pub(super) fn beat(&mut self, counters: Counters, pause: Duration) -> Beat {
         let heard = counters.received.saturating_sub(self.before.received);
         let used = counters.exchanges != self.before.exchanges;
         let arrived = if counters.newest.is_some() { counters.newest != self.before.newest } else { heard > 0 };
         self.before = counters;
         // What answers a word is no traffic: an acknowledgement of ours, a word of theirs.
-        self.quiet = if used || heard > 2 { 0 } else { self.quiet + 1 };
+        self.quiet = if used || heard > 2 { Duration::ZERO } else { self.quiet + pause };
+        self.speaks = !arrived;
         match arrived {
             _ if self.quiet >= LAST => Beat::Sleep,
             false => Beat::Speak,
@@ -75,10 +87,14 @@ mod tests {
     #[test]
     fn it_speaks_while_nothing_is_heard_and_rests_otherwise() {
         let mut pulse = Pulse::new(counters(1, 100));
-        assert_eq!(pulse.beat(counters(1, 150)), Beat::Rest);
-        assert_eq!(pulse.beat(counters(2, 150)), Beat::Speak);
-        assert_eq!(pulse.beat(counters(2, 150)), Beat::Speak);
-        assert_eq!(pulse.beat(counters(2, 151)), Beat::Rest);
+        let rtt = Duration::from_millis(800);
+        assert_eq!(pulse.pause(rtt), Duration::from_millis(1200));
+        assert_eq!(pulse.beat(counters(1, 150), BEAT), Beat::Rest);
+        assert_eq!(pulse.beat(counters(2, 150), BEAT), Beat::Speak);
+        assert_eq!(pulse.pause(rtt), WORDS);
+        assert_eq!(pulse.beat(counters(2, 150), WORDS), Beat::Speak);
+        assert_eq!(pulse.beat(counters(2, 151), WORDS), Beat::Rest);
+        assert_eq!(pulse.pause(Duration::ZERO), BEAT);
     }
 
     #[test]
@@ -86,20 +102,20 @@ mod tests {
         let sent = Instant::now();
         let knows = |received, newest| Counters { exchanges: 1, received, newest: Some(newest) };
         let mut pulse = Pulse::new(knows(100, sent));
-        assert_eq!(pulse.beat(knows(101, sent)), Beat::Speak);
-        assert_eq!(pulse.beat(knows(120, sent)), Beat::Speak);
-        assert_eq!(pulse.beat(knows(121, sent + BEAT)), Beat::Rest);
+        assert_eq!(pulse.beat(knows(101, sent), BEAT), Beat::Speak);
+        assert_eq!(pulse.beat(knows(120, sent), BEAT), Beat::Speak);
+        assert_eq!(pulse.beat(knows(121, sent + BEAT), BEAT), Beat::Rest);
     }
 
     #[test]
     fn it_sleeps_ten_seconds_after_the_last_use_though_its_words_are_answered() {
         let mut pulse = Pulse::new(counters(1, 100));
-        let mut beats = 0;
+        let mut quiet = Duration::ZERO;
         let mut received = 100;
-        while pulse.beat(counters(1, received)) != Beat::Sleep {
-            beats += 1;
-            received += u64::from(beats % 2);
+        while pulse.beat(counters(1, received), BEAT) != Beat::Sleep {
+            quiet += BEAT;
+            received += u64::from(quiet.as_millis().is_multiple_of(500));
         }
-        assert_eq!(beats, LAST - 1);
+        assert_eq!(quiet, LAST - BEAT);
     }
 }
