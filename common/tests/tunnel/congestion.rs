@@ -153,6 +153,23 @@ fn flows_that_fill_the_queue_leave_us_a_share_and_get_theirs() {
 }
 
 #[test]
+fn who_comes_late_has_a_share_within_seconds() {
+    for (others, queue) in [(1, 250_000), (4, 250_000), (1, 1_000_000)] {
+        for seed in 1..4 {
+            let mut network = Network::new(Path::delayed(20).rate(20.0, queue), Path::delayed(20), seed);
+            for other in 0..others {
+                network.add(bulk(0.5 + 0.05 * f64::from(other)), cubic());
+            }
+            network.add(bulk(3.5 + 0.1 * seed as f64), ours());
+            let rates = rates(&mut network, 8.5, 23.5);
+            let (ours, others) = rates.split_last().unwrap();
+            let ratio = ours / (others.iter().sum::<f64>() / others.len() as f64);
+            assert!((0.5..2.0).contains(&ratio), "beside {others:?}, {queue} bytes of queue, seed {seed}: {ratio}");
+        }
+    }
+}
+
+#[test]
 fn when_they_are_gone_the_queue_is_empty_again() {
     let mut network = Network::new(Path::delayed(20).rate(20.0, 300_000), Path::delayed(20), 1);
     network.add(bulk(1.0), ours());
@@ -160,7 +177,8 @@ fn when_they_are_gone_the_queue_is_empty_again() {
     let beside = rates(&mut network, 8.0, 15.0);
     assert!(network.there.mean_wait() > 0.04, "they fill it: {}", network.there.mean_wait());
     assert!(beside[0] > 4.0, "{beside:?}");
-    let alone = rates(&mut network, 25.0, 35.0);
+    // What they had written by then has to be sent first.
+    let alone = rates(&mut network, 32.0, 42.0);
     assert!(alone[0] > 17.0 && network.there.mean_wait() < 0.03, "{alone:?} {}", network.there.mean_wait());
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Calm {
     /// bytes.
     vain: f64,
     before: f64,
+    /// The longest of the round trips that met a queue since there last was none.
+    longest: Duration,
     /// The trial that is under way, rounds until the next one, and how many that are after it.
     raise: Option<Raise>,
     wait: u32,
@@ -45,7 +47,6 @@ struct Raise {
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     /// What it was made for.
-    least: Duration,
     queue: Duration,
     /// Bytes, and bytes a second that arrived.
     window: f64,
@@ -54,20 +55,29 @@ struct Cut {
 
 impl Cut {
     fn of(seen: &Seen) -> Self {
-        Self { least: seen.least, queue: seen.queue, window: seen.window, rate: seen.rate() }
+        Self { queue: seen.queue, window: seen.window, rate: seen.rate() }
     }
 }
 
 impl Default for Calm {
     fn default() -> Self {
-        Self { streak: 0, cut: None, vain: 0.0, before: 0.0, raise: None, wait: SOON, pause: SOON }
+        Self {
+            streak: 0,
+            cut: None,
+            vain: 0.0,
+            before: 0.0,
+            longest: Duration::ZERO,
+            raise: None,
+            wait: SOON,
+            pause: SOON,
+        }
     }
 }
 
 impl Calm {
     /// After a first reduction because of a queue.
     pub(super) fn after(seen: &Seen) -> Self {
-        Self { before: seen.window, cut: Some(Cut::of(seen)), ..Self::default() }
+        Self { before: seen.window, longest: seen.least, cut: Some(Cut::of(seen)), ..Self::default() }
     }
 
     /// What a trial shows, or whether it is time for one, where a queue is met with the fewest packets.
@@ -101,6 +111,7 @@ impl Calm {
         if let Some(verdict) = self.try_more(seen) {
             return verdict;
         }
+        self.longest = if seen.queue > seen.target { self.longest.max(seen.least) } else { Duration::ZERO };
         if let Some(cut) = self.cut.take() {
             // A queue of our own would be short now. On a link so slow that we cannot send less it stays, and so does the rate.
             let enough = cut.window >= ENOUGH * seen.packet;
@@ -108,8 +119,9 @@ impl Calm {
                 self.vain += (cut.window / seen.window).ln();
                 if self.vain >= VAIN {
                     let window = self.before.max(seen.window);
-                    // The smaller window shortens any queue by as much as we had in it. If it did nothing at all, there is none.
-                    let rerouted = seen.least.abs_diff(cut.least) <= seen.same();
+                    // The smaller window shortens any queue by as much as we had in it, and queues of others come and go. If nothing
+                    // changed at all, there is none; or they hold a queue at its limit, which then loses.
+                    let rerouted = self.longest.abs_diff(seen.least) <= seen.same() && !seen.ours;
                     return if rerouted { Verdict::Reroute(window) } else { Verdict::Contest(window) };
                 }
             } else {

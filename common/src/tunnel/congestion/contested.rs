@@ -13,8 +13,10 @@ const TRIAL: f64 = 0.8;
 /// Trials in a row that say that the queue is ours, before it is believed: once, others may have cut back at the same moment.
 const SURE: u32 = 2;
 
-/// Growth in a round until losses show where the limit is: who comes late begins with less than a share.
-const HUNT: f64 = 1.06;
+/// Seconds in which the window doubles until losses show where the limit is, and the most that it grows in a round: who comes late begins
+/// with less than a share. In seconds, as CUBIC grows, whatever the queue makes of round trips.
+const DOUBLES: f64 = 0.6;
+const HUNT: f64 = 1.5;
 
 /// Rounds of one and the same round trip after which there is no company, if the window changed by this much meanwhile: queues
 /// of others come and go, and ours would follow the window.
@@ -122,8 +124,9 @@ impl Contested {
             return Verdict::Window(TRIAL * seen.carried);
         }
         let window = seen.packet * self.cubic.window(seen.now, seen.least, seen.delivered / seen.window);
-        let window = if self.hunting { window.max(HUNT * seen.window) } else { window };
-        Verdict::Window(window.clamp(seen.window, 1.5 * seen.window))
+        let hunt = (seen.least.as_secs_f64() / DOUBLES).exp2().min(HUNT);
+        let window = if self.hunting { window.max(hunt * seen.window) } else { window };
+        Verdict::Window(window.clamp(seen.window, HUNT * seen.window))
     }
 
     fn is_time(&self, seen: &Seen) -> bool {

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 /// RFC 9438, 5.1.
 const C: f64 = 0.4;
 
-/// What is left of the window after a loss. RFC 9438 has 0.7 (4.6), with which who comes late stays behind for minutes: flows that lose at
-/// the same moments keep their shares. With a little more left, a small share grows with each loss.
-pub(super) const BETA: f64 = 0.8;
+/// What is left of the window after a loss (RFC 9438, 4.6).
+pub(super) const BETA: f64 = 0.7;
 
 /// An epoch: from one reduction to the next. Windows are in packets.
 #[derive(Debug, Clone, Copy)]
