@@ -27,8 +27,8 @@ pub(super) struct Calm {
     /// bytes.
     vain: f64,
     before: f64,
-    /// The longest of the round trips that met a queue since there last was none.
-    longest: Duration,
+    /// The shortest and the longest of the round trips that met a queue since there last was none.
+    met: Option<(Duration, Duration)>,
     /// The trial that is under way, rounds until the next one, and how many that are after it.
     raise: Option<Raise>,
     wait: u32,
@@ -61,23 +61,14 @@ impl Cut {
 
 impl Default for Calm {
     fn default() -> Self {
-        Self {
-            streak: 0,
-            cut: None,
-            vain: 0.0,
-            before: 0.0,
-            longest: Duration::ZERO,
-            raise: None,
-            wait: SOON,
-            pause: SOON,
-        }
+        Self { streak: 0, cut: None, vain: 0.0, before: 0.0, met: None, raise: None, wait: SOON, pause: SOON }
     }
 }
 
 impl Calm {
     /// After a first reduction because of a queue.
     pub(super) fn after(seen: &Seen) -> Self {
-        Self { before: seen.window, longest: seen.least, cut: Some(Cut::of(seen)), ..Self::default() }
+        Self { before: seen.window, met: Some((seen.least, seen.least)), cut: Some(Cut::of(seen)), ..Self::default() }
     }
 
     /// What a trial shows, or whether it is time for one, where a queue is met with the fewest packets.
@@ -111,7 +102,8 @@ impl Calm {
         if let Some(verdict) = self.try_more(seen) {
             return verdict;
         }
-        self.longest = if seen.queue > seen.target { self.longest.max(seen.least) } else { Duration::ZERO };
+        let (least, most) = self.met.unwrap_or((seen.least, seen.least));
+        self.met = (seen.queue > seen.target).then(|| (least.min(seen.least), most.max(seen.least)));
         if let Some(cut) = self.cut.take() {
             // A queue of our own would be short now. On a link so slow that we cannot send less it stays, and so does the rate.
             let enough = cut.window >= ENOUGH * seen.packet;
@@ -121,7 +113,7 @@ impl Calm {
                     let window = self.before.max(seen.window);
                     // The smaller window shortens any queue by as much as we had in it, and queues of others come and go. If nothing
                     // changed at all, there is none; or they hold a queue at its limit, which then loses.
-                    let rerouted = self.longest.abs_diff(seen.least) <= seen.same() && !seen.ours;
+                    let rerouted = self.met.is_some_and(|(least, most)| most - least <= seen.same()) && !seen.ours;
                     return if rerouted { Verdict::Reroute(window) } else { Verdict::Contest(window) };
                 }
             } else {

@@ -18,6 +18,9 @@ const SURE: u32 = 2;
 const DOUBLES: f64 = 0.6;
 const HUNT: f64 = 1.5;
 
+/// The window to return to after that first loss, in windows: it said where the queue was full, and not yet what our share is.
+const BEYOND: f64 = 1.5;
+
 /// Rounds of one and the same round trip after which there is no company, if the window changed by this much meanwhile: queues
 /// of others come and go, and ours would follow the window.
 const STILL: u32 = 8;
@@ -108,8 +111,9 @@ impl Contested {
         }
         if seen.ours {
             self.trial = None;
+            let most = if self.hunting { BEYOND } else { 1.0 } * seen.packets();
             self.hunting = false;
-            self.cubic = Cubic::new(seen.now, BETA * seen.packets(), seen.packets());
+            self.cubic = Cubic::new(seen.now, BETA * seen.packets(), most);
             return Verdict::Reduce(BETA * seen.window, Cause::Loss);
         }
         if let Some(trial) = self.trial.take() {
