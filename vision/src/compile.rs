@@ -16,11 +16,11 @@ use crate::graph::{Graph, Step, Value, broken};
 use crate::layers::{Activation, Convolution, Layer, Norm, Padding, Window};
 use crate::shape::ImageShape;
 
-/// Images that a plan has room for. A few are enough for weights that are read from memory once for all of them; more bring
-/// nothing on a processor, and would only take memory.
+/// Most images in a pass of a plan. A few are enough for weights that are read from memory once for all of them; more bring nothing
+/// on a processor, and would only take memory: which a plan takes for as many as come, and not before.
 pub(crate) const ROOM: usize = 8;
 
-/// Makes the plan of a graph, with room for so many images, ready to be run with about so many threads.
+/// Makes the plan of a graph, for passes of up to so many images, ready to be run with about so many threads.
 pub(crate) fn blueprint(graph: &Graph, room: usize, threads: usize) -> Result<Blueprint, VisionError> {
     let nodes = nodes(graph)?;
     let mut plain = kernels::Graph::new(shape(graph.input()))?;

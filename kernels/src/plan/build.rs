@@ -28,15 +28,17 @@ use crate::threads;
 /// A network ready to run, without the memory that a run needs.
 #[derive(Debug)]
 pub(crate) struct Program {
+    /// What has to be made zero before the input is carried in.
+    pub(crate) borders: Vec<View>,
     pub(crate) inlets: Vec<Inlet>,
     pub(crate) steps: Vec<Named>,
     pub(crate) outlets: Vec<Outlet>,
     pub(crate) choices: Vec<Choice>,
-    /// Elements of the arena, of the scratch memory, and of each thread's own.
-    pub(crate) arena: usize,
+    /// Elements of an image's part of the arena, of the scratch memory, and of each thread's own.
+    pub(crate) image: usize,
     pub(crate) scratch: usize,
     pub(crate) local: usize,
-    /// Images that there is room for.
+    /// Most images in a pass.
     pub(crate) batch: usize,
 }
 
@@ -44,6 +46,8 @@ pub(crate) struct Program {
 #[derive(Debug)]
 pub(crate) struct Named {
     pub(crate) step: Step,
+    /// What has to be made zero before it: another value may have lain there.
+    pub(crate) borders: Vec<View>,
     pub(crate) name: String,
     pub(crate) multiplications: usize,
 }
@@ -76,29 +80,33 @@ impl Builder<'_, '_> {
         // Only who measures needs memory now; small numbers in it, because zeros or denormals may be quicker or slower.
         let elements = |elements: usize| if clock.is_some() { elements } else { 0 };
         let mut room = Room::new(elements(placing.layout.elements), 0, elements(placing.local), pool.threads())?;
+        room.hold(batch)?;
         for (place, element) in room.arena.elements_mut().iter_mut().enumerate() {
             *element = (place % 7) as f32 * 0.1 - 0.3;
         }
         let mut measured: HashMap<Alike, Choice> = HashMap::new();
         let (mut steps, mut choices): (Vec<Named>, Vec<Choice>) = (Vec::new(), Vec::new());
-        for task in &placing.tasks {
+        for (place, task) in placing.tasks.iter().enumerate() {
+            // The input is carried in before the first.
+            let borders = placing.layout.dirty(place + 1);
             let stage = match task {
                 Task::Copy { from, to } => {
                     let finish = Finish::new(Default::default(), Default::default());
                     let step = Elementwise::new(placing.view(from), None, placing.view(to), finish, self.kernels)?;
-                    steps.push(Named { step: Step::Elementwise(step), name: "copy".to_owned(), multiplications: 0 });
+                    let (step, name) = (Step::Elementwise(step), "copy".to_owned());
+                    steps.push(Named { step, borders, name, multiplications: 0 });
                     continue;
                 }
                 Task::Regroup { from, to } => {
                     let (from, to) = ((placing.view(from), &from.channels), (placing.view(to), &to.channels));
                     let step = Step::Regroup(Regroup::channels(from, to)?);
-                    steps.push(Named { step, name: "regroup".to_owned(), multiplications: 0 });
+                    steps.push(Named { step, borders, name: "regroup".to_owned(), multiplications: 0 });
                     continue;
                 }
                 Task::Stage(stage) => stage,
             };
             let Some(chosen) = self.chosen(stage) else {
-                steps.push(self.named(stage, self.fixed(stage)?));
+                steps.push(self.named(stage, self.fixed(stage)?, borders));
                 continue;
             };
             let ways = chosen.ways(options);
@@ -124,7 +132,7 @@ impl Builder<'_, '_> {
                 (None, None) => chosen.by_rule(options),
             };
             choices.push(choice);
-            steps.push(self.named(stage, chosen.step(choice, batch, true)?));
+            steps.push(self.named(stage, chosen.step(choice, batch, true)?, borders));
         }
         if let Some(left) = pinned.map(Iterator::count).filter(|left| *left > 0) {
             return Err(KernelError::Choices { expected: choices.len(), found: choices.len() + left });
@@ -138,10 +146,11 @@ impl Builder<'_, '_> {
             Outlet::new(placing.shape(*output), placing.view(place), &place.channels)
         };
         Ok(Program {
+            borders: placing.layout.dirty(0),
             inlets: planar.into_iter().chain(blocked).collect(),
             outlets: placing.graph.outputs.iter().map(outlet).collect(),
             scratch: steps.iter().map(|named| named.step.scratch()).max().unwrap_or(0),
-            arena: placing.layout.elements,
+            image: placing.layout.elements,
             local: placing.local,
             steps,
             choices,
@@ -149,14 +158,15 @@ impl Builder<'_, '_> {
         })
     }
 
-    fn named(&self, stage: &Stage, step: Step) -> Named {
+    fn named(&self, stage: &Stage, step: Step, borders: Vec<View>) -> Named {
         let (name, multiplications) = self.told(stage);
         match self.placing.between.get(&stage.node) {
             Some(between) => {
                 let (first, before) = self.told(&between.first);
-                Named { step, name: format!("{first}; {name}"), multiplications: before + multiplications }
+                let (name, multiplications) = (format!("{first}; {name}"), before + multiplications);
+                Named { step, borders, name, multiplications }
             }
-            None => Named { step, name, multiplications },
+            None => Named { step, borders, name, multiplications },
         }
     }
 

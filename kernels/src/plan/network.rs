@@ -1,4 +1,4 @@
-//! A plan: a network laid out for a batch, with the memory and the threads that it runs with.
+//! A plan: a network laid out in memory, with that memory and the threads that it runs with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::KernelError;
 use crate::graph::Graph;
 use crate::isa::Isa;
-use crate::plan::build::{Program, build};
+use crate::plan::build::{Named, Program, build};
 use crate::plan::choice::Choice;
 use crate::shape::Shape;
 use crate::steps::step::Room;
@@ -18,7 +18,7 @@ const MOST_IMAGES: usize = 1 << 12;
 /// What a plan is built for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanOptions {
-    /// Images that it has room for; it runs fewer, too.
+    /// Most images in a pass; it takes memory for as many as there have been in one.
     pub batch: usize,
     /// Threads that share a pass, the caller's among them.
     pub threads: usize,
@@ -53,7 +53,8 @@ pub struct StepTime {
     pub time: Duration,
 }
 
-/// A network ready to run: weights packed, every buffer at its place. A pass allocates nothing.
+/// A network ready to run: weights packed, every buffer at its place. A pass allocates nothing, unless it is the first of so many
+/// images.
 ///
 /// Results do not depend on the number of threads, nor on what else is in a batch; on instructions and choices they do, in
 /// their last bits.
@@ -78,7 +79,7 @@ impl Blueprint {
         Plan::with(Arc::clone(&self.program), self.input, Pool::new(threads)?)
     }
 
-    /// Images that its plans have room for.
+    /// Most images in a pass of its plans.
     #[must_use]
     pub fn batch(&self) -> usize {
         self.program.batch
@@ -131,7 +132,7 @@ impl Plan {
     }
 
     fn with(program: Arc<Program>, input: Shape, pool: Pool) -> Result<Self, KernelError> {
-        let room = Room::new(program.arena, program.scratch, program.local, pool.threads())?;
+        let room = Room::new(program.image, program.scratch, program.local, pool.threads())?;
         Ok(Self { program, input, room, pool })
     }
 
@@ -167,7 +168,7 @@ impl Plan {
         &self.program.choices
     }
 
-    /// Images that it has room for.
+    /// Most images in a pass.
     #[must_use]
     pub fn batch(&self) -> usize {
         self.program.batch
@@ -184,7 +185,7 @@ impl Plan {
         self.program.outlets.iter().map(|outlet| outlet.shape)
     }
 
-    /// Bytes that a pass works in, besides the weights.
+    /// Bytes that passes work in, besides the weights: for as many images as there have been in one.
     #[must_use]
     pub fn memory(&self) -> usize {
         self.room.elements() * size_of::<f32>()
@@ -214,7 +215,7 @@ impl Plan {
                 return Err(KernelError::Output { place, expected, found: output.len() });
             }
         }
-        self.enter(input);
+        self.enter(input, images)?;
         for place in 0..self.program.steps.len() {
             if stop() {
                 return Err(KernelError::Stopped);
@@ -223,7 +224,7 @@ impl Plan {
         }
         let arena = self.room.arena.address();
         for (outlet, output) in self.program.outlets.iter().zip(outputs) {
-            // SAFETY: the arena was laid out for this outlet and the batch; it is held alone.
+            // SAFETY: the arena was laid out for this outlet and has room for the images; it is held alone.
             unsafe { outlet.run(arena, output) };
         }
         Ok(())
@@ -236,10 +237,10 @@ impl Plan {
         clock: &mut dyn FnMut() -> Duration,
     ) -> Result<Vec<StepTime>, KernelError> {
         let images = self.images(input)?;
-        self.enter(input);
+        self.enter(input, images)?;
         let program = Arc::clone(&self.program);
         let mut begun = clock();
-        let mut time = |(place, named): (usize, &crate::plan::build::Named)| {
+        let mut time = |(place, named): (usize, &Named)| {
             self.step(place, images);
             let ended = clock();
             let time = ended.saturating_sub(std::mem::replace(&mut begun, ended));
@@ -258,17 +259,24 @@ impl Plan {
         Ok(images)
     }
 
-    fn enter(&mut self, input: &[f32]) {
-        for inlet in &self.program.inlets {
-            // SAFETY: the arena was laid out for this inlet and the batch, in which the images were found to fit; it is held
-            // alone.
-            unsafe { inlet.run(self.room.arena.address(), input, &mut self.pool) };
+    fn enter(&mut self, input: &[f32], images: usize) -> Result<(), KernelError> {
+        self.room.hold(images)?;
+        let arena = self.room.arena.address();
+        // SAFETY: the arena was laid out for these borders and inlets and has room for the images; it is held alone.
+        unsafe {
+            self.program.borders.iter().for_each(|view| view.clear_border(arena, images));
+            self.program.inlets.iter().for_each(|inlet| inlet.run(arena, input, &mut self.pool));
         }
+        Ok(())
     }
 
     fn step(&mut self, place: usize, images: usize) {
-        let step = &self.program.steps[place].step;
-        // SAFETY: the room was laid out for this step, the batch, in which the images were found to fit, and the pool's threads.
-        unsafe { step.run(&mut self.room, images, &mut self.pool) };
+        let Named { step, borders, .. } = &self.program.steps[place];
+        let arena = self.room.arena.address();
+        // SAFETY: the room was laid out for this step, its borders and the pool's threads, and `enter` found room for the images.
+        unsafe {
+            borders.iter().for_each(|view| view.clear_border(arena, images));
+            step.run(&mut self.room, images, &mut self.pool);
+        }
     }
 }

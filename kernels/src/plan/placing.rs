@@ -59,7 +59,7 @@ impl Between {
 
     /// The view of it, as if there were as many planes as the value has blocks.
     pub(crate) const fn view(&self, blocks: usize) -> View {
-        View { image: 0, ..self.geometry.view(self.start, 0, blocks) }
+        self.geometry.view(self.start, 0, 0, blocks)
     }
 }
 
@@ -105,7 +105,7 @@ impl<'a, 'w> Placing<'a, 'w> {
         placing.pair(&stages, options);
         placing.assign(stages);
         placing.live();
-        placing.layout.place(options.batch)?;
+        placing.layout.place()?;
         Ok(placing)
     }
 
@@ -144,7 +144,7 @@ impl<'a, 'w> Placing<'a, 'w> {
             let end = self.local;
             let start = *starts.entry(geometry).or_insert(end);
             if start == end {
-                self.local += geometry.elements(1).unwrap_or(0);
+                self.local += geometry.elements();
             }
             self.between.insert(second.node, Between { first: first.clone(), geometry, start });
         }
@@ -343,7 +343,10 @@ impl<'a, 'w> Placing<'a, 'w> {
         let end = self.tasks.len() + 1;
         let mut uses = Vec::new();
         uses.extend(self.planar.map(|buffer| (buffer, 0)));
-        uses.extend(self.places.get(&self.graph.input()).map(|place| (place.buffer, 0)));
+        if let Some(place) = self.places.get(&self.graph.input()) {
+            // What is carried in fills no last block: what lies behind the last channel stays zero.
+            self.layout.keep(place.buffer);
+        }
         for (place, task) in self.tasks.iter().enumerate() {
             let step = place + 1;
             match task {

@@ -17,8 +17,10 @@ use crate::threads;
 /// The memory that steps run in.
 #[derive(Debug)]
 pub(crate) struct Room {
-    /// Values, laid out for a batch.
+    /// Values, image by image: for as many as there have been at a time.
     pub(crate) arena: Memory,
+    /// Elements of the arena for one image.
+    image: usize,
     /// For one step at a time; nothing is kept in it.
     pub(crate) scratch: Memory,
     /// For each thread its own, `stride` elements apart: planes with borders of zeros.
@@ -27,14 +29,27 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    pub(crate) fn new(arena: usize, scratch: usize, stride: usize, threads: usize) -> Result<Self, KernelError> {
+    /// Room for images of `image` elements each, but none yet.
+    pub(crate) fn new(image: usize, scratch: usize, stride: usize, threads: usize) -> Result<Self, KernelError> {
         let local = stride.checked_mul(threads).ok_or(KernelError::Memory(usize::MAX))?;
         Ok(Self {
-            arena: Memory::zeroed(arena)?,
+            arena: Memory::zeroed(0)?,
+            image,
             scratch: Memory::zeroed(scratch)?,
             local: Memory::zeroed(local)?,
             stride,
         })
+    }
+
+    /// Makes room for so many images where there is less, in place of the room before; nothing is lost that the next pass needs.
+    pub(crate) fn hold(&mut self, images: usize) -> Result<(), KernelError> {
+        let elements = self.image.checked_mul(images).ok_or(KernelError::Memory(usize::MAX))?;
+        if self.arena.elements().len() < elements {
+            // The old one is given back before there is a new one.
+            self.arena = Memory::zeroed(0)?;
+            self.arena = Memory::zeroed(elements)?;
+        }
+        Ok(())
     }
 
     /// Gives so many threads memory of their own, in place of those before.

@@ -1,6 +1,7 @@
 //! Where a value lies in a plan's memory.
 
 use crate::error::KernelError;
+use crate::memory::Address;
 use crate::shape::Padding;
 
 /// A value in blocked memory: `[images][blocks][rows][columns][pixel]`, or a part of the blocks of one. Around each plane lies a border
@@ -29,6 +30,28 @@ impl View {
     /// Whether a plane follows the row before without a border between them.
     pub(crate) const fn is_dense(&self) -> bool {
         self.row == self.width * self.pixel && self.block == self.height * self.row
+    }
+
+    /// Makes the borders of all blocks zero.
+    ///
+    /// # Safety
+    /// The view lies in `arena` for so many images, and nobody else uses it.
+    pub(crate) unsafe fn clear_border(&self, arena: Address, images: usize) {
+        let Padding { top, bottom, left, right } = self.border;
+        let (row, pixel) = (self.row, self.pixel);
+        for (image, block) in (0..images).flat_map(|image| (0..self.blocks).map(move |block| (image, block))) {
+            let corner = self.corner() + image * self.image + block * self.block;
+            // SAFETY: a plane with its border has `block` elements from its corner on.
+            unsafe {
+                // What is left of one row and right of the row before lies side by side.
+                arena.at(corner).write_bytes(0, top * row + left * pixel);
+                for y in top + 1..top + self.height {
+                    arena.at(corner + y * row - right * pixel).write_bytes(0, (left + right) * pixel);
+                }
+                let end = corner + (top + self.height) * row;
+                arena.at(end - right * pixel).write_bytes(0, bottom * row + right * pixel);
+            }
+        }
     }
 
     /// The first element of the first block's border.

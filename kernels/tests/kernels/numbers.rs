@@ -50,11 +50,12 @@ pub(crate) fn planned(graph: &Graph<'_>, options: &PlanOptions, input: &[f32]) -
     ran(&mut plan, input)
 }
 
-/// What a plan gives; it is run twice, so that what the first pass leaves behind would be seen.
+/// What a plan gives; it is run twice, first on nothing but NaN: if anything of what that pass leaves behind counted, it would be
+/// seen.
 pub(crate) fn ran(plan: &mut Plan, input: &[f32]) -> Result<Vec<Vec<f32>>, KernelError> {
     let images = input.len() / plan.input().elements();
     let mut outputs: Vec<Vec<f32>> = plan.outputs().map(|shape| vec![-1e30; images * shape.elements()]).collect();
-    let other: Vec<f32> = input.iter().map(|element| 1.0 - element).collect();
+    let other = vec![f32::NAN; input.len()];
     for input in [&other, input] {
         let mut room: Vec<&mut [f32]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
         plan.run(input, &mut room)?;
