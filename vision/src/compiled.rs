@@ -3,7 +3,9 @@
 //!
 //! The network that it was made of stays what it is: whoever wants to walk, train or check its layers has it built for that.
 
-use adit_kernels::Isa;
+use std::time::Duration;
+
+use adit_kernels::{Isa, StepTime};
 use candle_core::Tensor;
 
 use crate::error::VisionError;
@@ -49,6 +51,12 @@ impl Compiled {
     /// What the layers give, not yet interpreted: `[N, C, H, W]` for each output of the graph, in the processor's memory.
     pub fn outputs(&self, input: &Tensor, stop: &Stop<'_>) -> Result<Vec<Tensor>, VisionError> {
         self.plans.run(input, stop)
+    }
+
+    /// Runs a pass of the layers and tells how long each step took by `clock`, a monotonic one: for those who want to know where
+    /// the time goes.
+    pub fn profile(&self, input: &Tensor, clock: &mut dyn FnMut() -> Duration) -> Result<Vec<StepTime>, VisionError> {
+        self.plans.profile(input, clock)
     }
 }
 

@@ -36,7 +36,7 @@ mod unfold;
 mod weights;
 mod zoo;
 
-pub use adit_kernels::Isa;
+pub use adit_kernels::{Isa, StepTime};
 pub use adit_picture::ImageError;
 pub use candle_core::{Device, Tensor};
 

@@ -5,8 +5,9 @@
 
 use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use adit_kernels::{Blueprint, KernelError, Plan};
+use adit_kernels::{Blueprint, KernelError, Plan, StepTime};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
 
 use crate::compile::{ROOM, blueprint};
@@ -37,7 +38,7 @@ impl Plans {
         Self::with_room(graph, ROOM)
     }
 
-    /// As [`Self::of`], with room for so many images at a time: more are run in several goes.
+    /// As [`Self::of`], with at most so many images at a time: more are run in several goes.
     pub(crate) fn with_room(graph: &Graph, room: usize) -> Result<Self, VisionError> {
         Ok(Self { blueprint: blueprint(graph, room, threads())?, idle: Mutex::default() })
     }
@@ -74,6 +75,21 @@ impl Plans {
             Ok(output)
         };
         self.outputs().map(output).collect()
+    }
+
+    /// Runs a pass and tells how long each step took by `clock`, a monotonic one; of more images than go together the first ones.
+    pub(crate) fn profile(
+        &self,
+        input: &Tensor,
+        clock: &mut dyn FnMut() -> Duration,
+    ) -> Result<Vec<StepTime>, VisionError> {
+        check_batch(self.input(), input)?;
+        let images = input.dim(0)?.min(self.blueprint.batch());
+        let input: Vec<f32> = input.narrow(0, 0, images)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let mut plan = self.take()?;
+        let steps = plan.profile(&input, clock);
+        self.idle().push(plan);
+        Ok(steps?)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Plan>> {
@@ -121,7 +137,7 @@ impl CustomOp1 for Pass<'_> {
             unfilled.push(first(&mut rest, input.len() / image * size));
         }
         let mut run = || {
-            // What is more than the plan has room for is run in several goes.
+            // What is more than go together is run in several goes.
             for images in input.chunks(plan.batch() * image) {
                 let count = images.len() / image;
                 let parts = unfilled.iter_mut().zip(&sizes).map(|(unfilled, size)| first(unfilled, count * size));
