@@ -73,6 +73,10 @@ unsafe impl Send for Address {}
 unsafe impl Sync for Address {}
 
 impl Address {
+    pub(crate) const fn new(start: *mut f32) -> Self {
+        Self(start)
+    }
+
     /// The element so many elements on.
     ///
     /// # Safety

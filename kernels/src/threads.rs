@@ -31,12 +31,17 @@ struct Work {
     count: usize,
 }
 
+/// Alone in its cache lines, so that who looks at it does not hold up who writes beside it; two of them, because processors fetch
+/// the neighbour as well.
+#[repr(align(128))]
+struct Apart<T>(T);
+
 struct Shared {
-    gate: AtomicU64,
+    gate: Apart<AtomicU64>,
+    /// The next index that nobody has taken.
+    next: Apart<AtomicUsize>,
     /// Written by the owner while nobody has joined, read by those who have.
     work: UnsafeCell<Work>,
-    /// The next index that nobody has taken.
-    next: AtomicUsize,
     failed: AtomicBool,
     ended: AtomicBool,
     asleep: Vec<AtomicBool>,
@@ -67,9 +72,9 @@ impl Pool {
         }
         fn nothing(_: usize, _: usize) {}
         let shared = Arc::new(Shared {
-            gate: AtomicU64::new(0),
+            gate: Apart(AtomicU64::new(0)),
             work: UnsafeCell::new(Work { body: &nothing, count: 0 }),
-            next: AtomicUsize::new(0),
+            next: Apart(AtomicUsize::new(0)),
             failed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
@@ -112,9 +117,9 @@ impl Pool {
                 std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync), *const (dyn Fn(usize, usize) + Sync)>(body);
             *shared.work.get() = Work { body, count };
         }
-        shared.next.store(0, Ordering::Relaxed);
-        let number = shared.gate.load(Ordering::Relaxed) & !(LOOP - 1);
-        shared.gate.store(number.wrapping_add(LOOP) | OPEN, Ordering::Release);
+        shared.next.0.store(0, Ordering::Relaxed);
+        let number = shared.gate.0.load(Ordering::Relaxed) & !(LOOP - 1);
+        shared.gate.0.store(number.wrapping_add(LOOP) | OPEN, Ordering::Release);
         // A thread says that it sleeps and then looks once more; the loop is opened and then is looked for sleepers. So one of
         // both sees the other.
         fence(Ordering::SeqCst);
@@ -138,10 +143,10 @@ struct Join<'a>(&'a Shared);
 impl Drop for Join<'_> {
     fn drop(&mut self) {
         // Nobody begins with another number, even if the owner unwinds.
-        self.0.next.fetch_max(usize::MAX / 2, Ordering::Relaxed);
-        self.0.gate.fetch_and(!OPEN, Ordering::AcqRel);
+        self.0.next.0.fetch_max(usize::MAX / 2, Ordering::Relaxed);
+        self.0.gate.0.fetch_and(!OPEN, Ordering::AcqRel);
         let mut looks = 0u32;
-        while self.0.gate.load(Ordering::Acquire) & JOINED > 0 {
+        while self.0.gate.0.load(Ordering::Acquire) & JOINED > 0 {
             looks += 1;
             if looks < IMPATIENCE { std::hint::spin_loop() } else { thread::yield_now() }
         }
@@ -151,7 +156,7 @@ impl Drop for Join<'_> {
 impl Shared {
     fn take_part(&self, count: usize, body: &(dyn Fn(usize, usize) + Sync), thread: usize) {
         loop {
-            let place = self.next.fetch_add(1, Ordering::Relaxed);
+            let place = self.next.0.fetch_add(1, Ordering::Relaxed);
             if place >= count {
                 return;
             }
@@ -164,9 +169,9 @@ fn serve(shared: &Shared, place: usize) {
     let mut last = 0;
     let mut looks = 0u32;
     loop {
-        let gate = shared.gate.load(Ordering::Acquire);
+        let gate = shared.gate.0.load(Ordering::Acquire);
         if gate & OPEN > 0 && gate / LOOP != last {
-            if shared.gate.compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if shared.gate.0.compare_exchange_weak(gate, gate + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
             last = gate / LOOP;
@@ -182,7 +187,7 @@ fn serve(shared: &Shared, place: usize) {
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 shared.failed.store(true, Ordering::Relaxed);
             }
-            shared.gate.fetch_sub(1, Ordering::Release);
+            shared.gate.0.fetch_sub(1, Ordering::Release);
         } else if shared.ended.load(Ordering::Relaxed) {
             return;
         } else if looks < PATIENCE {
@@ -191,7 +196,7 @@ fn serve(shared: &Shared, place: usize) {
         } else {
             shared.asleep[place].store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            let gate = shared.gate.load(Ordering::Relaxed);
+            let gate = shared.gate.0.load(Ordering::Relaxed);
             if (gate & OPEN == 0 || gate / LOOP == last) && !shared.ended.load(Ordering::Relaxed) {
                 thread::park();
             }

@@ -93,6 +93,17 @@ impl Lanes for Avx512 {
         Self(unsafe { _mm512_scalef_ps(self.0, exponent.0) })
     }
 
+    /// A guess of 14 bits and a step of Newton's: a third of the time of a division.
+    #[inline(always)]
+    fn inverse(self) -> Self {
+        // SAFETY: as in `add`.
+        unsafe {
+            let guess = _mm512_rcp14_ps(self.0);
+            let missing = _mm512_fnmadd_ps(self.0, guess, _mm512_set1_ps(1.0));
+            Self(_mm512_fmadd_ps(guess, missing, guess))
+        }
+    }
+
     #[inline(always)]
     fn sum(self) -> f32 {
         // SAFETY: as in `add`.

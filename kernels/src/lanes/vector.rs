@@ -47,6 +47,12 @@ pub(crate) trait Lanes: Copy {
     fn round(self) -> Self;
     /// `self` times two to the power of `exponent`, a whole number in -126..=127.
     fn times_power(self, exponent: Self) -> Self;
+    /// 1 / `self`, to two units in the last place; for normal numbers whose results are such.
+    #[inline(always)]
+    fn inverse(self) -> Self {
+        // SAFETY: that there is a vector vouches for the instructions.
+        unsafe { Self::splat(1.0) }.div(self)
+    }
     /// The sum of the elements.
     fn sum(self) -> f32;
     /// Asks for a cache line that is needed in a moment; the address need not be readable.
@@ -91,8 +97,8 @@ pub(crate) trait Lanes: Copy {
                 Activation::Relu => self.at_least(zero),
                 Activation::Relu6 => self.at_least(zero).at_most(Self::splat(6.0)),
                 Activation::Leaky(slope) => Self::splat(slope).mul_add(self.at_most(zero), self.at_least(zero)),
-                Activation::Sigmoid => Self::splat(1.0).div(zero.sub(self).exp().add(Self::splat(1.0))),
-                Activation::Silu => self.div(zero.sub(self).exp().add(Self::splat(1.0))),
+                Activation::Sigmoid => zero.sub(self).exp().add(Self::splat(1.0)).inverse(),
+                Activation::Silu => self.mul(zero.sub(self).exp().add(Self::splat(1.0)).inverse()),
                 Activation::HardSigmoid => self.sixth(),
                 Activation::HardSwish => self.mul(self.sixth()),
             }

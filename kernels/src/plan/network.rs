@@ -225,7 +225,7 @@ impl Plan {
         let arena = self.room.arena.address();
         for (outlet, output) in self.program.outlets.iter().zip(outputs) {
             // SAFETY: the arena was laid out for this outlet and has room for the images; it is held alone.
-            unsafe { outlet.run(arena, output) };
+            unsafe { outlet.run(arena, output, &mut self.pool) };
         }
         Ok(())
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::error::KernelError;
-use crate::memory::Memory;
 use crate::plan::choice::Choice;
 use crate::plan::layout::Geometry;
 use crate::plan::network::PlanOptions;
@@ -22,9 +21,16 @@ pub(crate) type Clock<'a> = &'a mut dyn FnMut() -> Duration;
 /// How often each way is tried, after once for warming up. The quickest counts: whatever else the machine does only delays.
 const TRIALS: usize = 4;
 
-/// From this side on, a plane has enough tiles of 4 x 4 outputs that transforming them pays (GoogLeNet, ResNet-50 on one core
-/// of a Xeon of 2023: 310 to 396 GFLOP/s at sides of 28 and 56, a loss at 7, even at 14).
-const LARGE: usize = 24;
+/// What the rule reckons with, for one core of a Xeon of 2023: products in a nanosecond for each element of a vector (88 with
+/// AVX-512), and bytes of weights in a nanosecond from beyond a core's own caches.
+const PRODUCTS: f64 = 5.5;
+const BYTES: f64 = 10.0;
+
+/// Nanoseconds in which a block of a tile is transformed to or back, for tiles of 2 x 2 and of 4 x 4 outputs.
+const TRANSFORM: [f64; 2] = [40.0, 100.0];
+
+/// Winograd's way is less precise, so it is to gain something: its part of the direct way's time, at most.
+const WORTH: f64 = 0.9;
 
 /// What a choice is made for.
 #[derive(Debug)]
@@ -54,15 +60,31 @@ impl Chosen<'_> {
         ways
     }
 
-    /// The way that is right for most.
+    /// The way that is right for most. Its weights are read from far away for each image, so large planes and few channels are for
+    /// Winograd's way: with tiles of 4 x 4, or of 2 x 2 where those are too few for their weights.
     pub(crate) fn by_rule(&self, options: &PlanOptions) -> Choice {
         let layer = self.layer();
         let lanes = layer.kernels.lanes;
         let wide = layer.inputs() >= lanes && layer.convolution.outputs >= lanes;
-        if self.can_be_winograd(options) && wide && layer.to.height.min(layer.to.width) >= LARGE {
-            return Choice::Winograd { tile: 4 };
+        let direct = Choice::Direct { blocks: layer.output_blocks().min(2) };
+        if !wide || !self.can_be_winograd(options) {
+            return direct;
         }
-        Choice::Direct { blocks: layer.output_blocks().min(2) }
+        let (rows, columns) = (layer.to.height, layer.to.width);
+        let pairs = (layer.inputs() * layer.output_blocks() * lanes) as f64;
+        let rate = PRODUCTS * lanes as f64;
+        let winograd = |tile: usize| {
+            let (places, tiles) = ((tile + 2).pow(2) as f64, (rows.div_ceil(tile) * columns.div_ceil(tile)) as f64);
+            let products = places * pairs * (tiles / rate).max(size_of::<f32>() as f64 / BYTES);
+            products + tiles * (layer.from.blocks + layer.to.blocks) as f64 * TRANSFORM[tile / 2 - 1]
+        };
+        let at_most = WORTH * (9 * rows * columns) as f64 * pairs / rate;
+        let [small, large] = [2, 4].map(winograd);
+        match small.min(large) <= at_most {
+            true if large <= small => Choice::Winograd { tile: 4 },
+            true => Choice::Winograd { tile: 2 },
+            false => direct,
+        }
     }
 
     fn can_be_winograd(&self, options: &PlanOptions) -> bool {
@@ -103,9 +125,7 @@ pub(crate) fn quickest(
     let mut best: Option<(Duration, Choice)> = None;
     for way in ways {
         let step = step(*way)?;
-        if room.scratch.elements().len() < step.scratch() {
-            room.scratch = Memory::zeroed(step.scratch())?;
-        }
+        room.widen(step.scratch(), pool.threads())?;
         for trial in 0..=TRIALS {
             let begun = clock();
             // SAFETY: the room was laid out for this step and so many images.

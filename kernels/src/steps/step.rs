@@ -21,8 +21,10 @@ pub(crate) struct Room {
     pub(crate) arena: Memory,
     /// Elements of the arena for one image.
     image: usize,
-    /// For one step at a time; nothing is kept in it.
+    /// For one step at a time, as much for each thread; nothing is kept in it.
     pub(crate) scratch: Memory,
+    /// Elements of the scratch memory for each thread.
+    each: usize,
     /// For each thread its own, `stride` elements apart: planes with borders of zeros.
     pub(crate) local: Memory,
     pub(crate) stride: usize,
@@ -31,11 +33,12 @@ pub(crate) struct Room {
 impl Room {
     /// Room for images of `image` elements each, but none yet.
     pub(crate) fn new(image: usize, scratch: usize, stride: usize, threads: usize) -> Result<Self, KernelError> {
-        let local = stride.checked_mul(threads).ok_or(KernelError::Memory(usize::MAX))?;
+        let [arena, scratch_memory, local] = [0, times(scratch, threads)?, times(stride, threads)?];
         Ok(Self {
-            arena: Memory::zeroed(0)?,
+            arena: Memory::zeroed(arena)?,
             image,
-            scratch: Memory::zeroed(scratch)?,
+            scratch: Memory::zeroed(scratch_memory)?,
+            each: scratch,
             local: Memory::zeroed(local)?,
             stride,
         })
@@ -43,7 +46,7 @@ impl Room {
 
     /// Makes room for so many images where there is less, in place of the room before; nothing is lost that the next pass needs.
     pub(crate) fn hold(&mut self, images: usize) -> Result<(), KernelError> {
-        let elements = self.image.checked_mul(images).ok_or(KernelError::Memory(usize::MAX))?;
+        let elements = times(self.image, images)?;
         if self.arena.elements().len() < elements {
             // The old one is given back before there is a new one.
             self.arena = Memory::zeroed(0)?;
@@ -54,14 +57,27 @@ impl Room {
 
     /// Gives so many threads memory of their own, in place of those before.
     pub(crate) fn share(&mut self, threads: usize) -> Result<(), KernelError> {
-        let local = self.stride.checked_mul(threads).ok_or(KernelError::Memory(usize::MAX))?;
-        self.local = Memory::zeroed(local)?;
+        self.local = Memory::zeroed(times(self.stride, threads)?)?;
+        self.scratch = Memory::zeroed(times(self.each, threads)?)?;
+        Ok(())
+    }
+
+    /// Makes the scratch memory of each of so many threads at least as large.
+    pub(crate) fn widen(&mut self, scratch: usize, threads: usize) -> Result<(), KernelError> {
+        if self.each < scratch {
+            self.each = scratch;
+            self.scratch = Memory::zeroed(times(scratch, threads)?)?;
+        }
         Ok(())
     }
 
     pub(crate) fn elements(&self) -> usize {
         self.arena.elements().len() + self.scratch.elements().len() + self.local.elements().len()
     }
+}
+
+fn times(elements: usize, count: usize) -> Result<usize, KernelError> {
+    elements.checked_mul(count).ok_or(KernelError::Memory(usize::MAX))
 }
 
 #[derive(Debug)]
@@ -103,7 +119,7 @@ impl Step {
         }
     }
 
-    /// Elements of scratch memory that it needs.
+    /// Elements of scratch memory that it needs for each thread.
     pub(crate) fn scratch(&self) -> usize {
         match self {
             Self::Winograd(step) => step.scratch(),

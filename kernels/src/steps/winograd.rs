@@ -25,6 +25,9 @@ const CACHE: usize = 1_400_000;
 /// Tiles at a time, whatever the cache: fewer leave the tile loop's registers idle, more bring nothing.
 const AT_ONCE: [usize; 2] = [14, 224];
 
+/// From so many tiles on a thread's share is cut in two, so that one that comes late does not hold up the others for long.
+const ENOUGH: usize = 56;
+
 #[derive(Debug)]
 pub(crate) struct Winograd {
     from: View,
@@ -101,9 +104,17 @@ impl Winograd {
         })
     }
 
-    /// Elements of scratch memory that it needs.
+    /// Elements of scratch memory that it needs for each thread.
     pub(crate) fn scratch(&self) -> usize {
-        self.places() * (self.from.blocks + self.to.blocks) * self.at_once * self.kernels.lanes
+        let [input_place, sum_place] = self.strides(self.at_once);
+        self.places() * (input_place + sum_place)
+    }
+
+    /// Elements between places of the transform, of inputs and of sums, for so many tiles: an odd number of lines, or the places of
+    /// a tile could all meet in one set of the first cache.
+    const fn strides(&self, count: usize) -> [usize; 2] {
+        let lanes = self.kernels.lanes;
+        [((self.from.blocks * count) | 1) * lanes, ((self.to.blocks * count) | 1) * lanes]
     }
 
     pub(crate) const fn tile(&self) -> usize {
@@ -120,41 +131,73 @@ impl Winograd {
     }
 
     /// # Safety
-    /// The views lie in `arena` for so many images, `scratch` has [`Self::scratch`] elements, and nobody else uses either.
+    /// The views lie in `arena` for so many images, `scratch` has [`Self::scratch`] elements for each thread, and nobody else uses
+    /// either.
     pub(crate) unsafe fn run(&self, arena: Address, scratch: Address, images: usize, pool: &mut Pool) {
-        let Self { from, to, kernels, .. } = self;
         let total = images * self.tiles[0] * self.tiles[1];
-        for first in (0..total).step_by(self.at_once.max(1)) {
-            let count = self.at_once.min(total - first);
-            let lanes = kernels.lanes;
-            // For each place of the transform: [blocks][tiles][lanes], first of inputs, then of sums.
-            let (input_place, sum_place) = (from.blocks * count * lanes, to.blocks * count * lanes);
-            let sums = self.places() * input_place;
-            pool.run(from.blocks, &|block| {
-                for tile in 0..count {
-                    // SAFETY: see `gather`; no two tasks have a block in common.
-                    unsafe {
-                        let target = scratch.at((block * count + tile) * lanes);
-                        self.gather(arena, first + tile, block, target, input_place);
-                    }
-                }
-            });
-            pool.run(self.places(), &|place| {
-                // SAFETY: see `products`; no two tasks have a place in common.
+        let threads = pool.threads();
+        let inputs: usize = self.channels.iter().sum();
+        let outputs = self.to.blocks * self.kernels.lanes;
+        // Whoever has tiles for himself reads all weights; whoever shares them reads half of the tiles from another core's cache.
+        let alone = threads == 1 || (inputs * outputs <= total * (inputs + outputs) && total >= threads * AT_ONCE[0]);
+        if alone {
+            let least = if threads > 1 && total / threads >= ENOUGH { 2 * threads } else { threads };
+            let chunks = total.div_ceil(self.at_once.max(1)).max(least).next_multiple_of(threads);
+            pool.run_on(chunks, &|chunk, thread| {
+                let (first, end) = (total * chunk / chunks, total * (chunk + 1) / chunks);
+                // SAFETY: the caller vouches for both memories; no two threads have scratch memory in common, no two chunks a tile.
                 unsafe {
-                    let (input, sum) = (place * input_place, sums + place * sum_place);
-                    self.products(place, scratch.at(input), scratch.at(sum), count);
+                    let own = Address::new(scratch.at(thread * self.scratch()));
+                    (0..self.from.blocks).for_each(|block| self.gather_all(arena, own, [first, end], block));
+                    (0..self.places()).for_each(|place| self.products(own, place, end - first));
+                    (0..self.to.blocks).for_each(|block| self.scatter_all(arena, own, [first, end], block));
                 }
             });
-            pool.run(to.blocks, &|block| {
-                for tile in 0..count {
-                    // SAFETY: see `scatter`; no two tasks have a block in common.
-                    unsafe {
-                        let source = scratch.at(sums + (block * count + tile) * lanes);
-                        self.scatter(arena, first + tile, block, source, sum_place);
-                    }
-                }
-            });
+            return;
+        }
+        let chunks = total.div_ceil(self.at_once.max(1));
+        for chunk in 0..chunks {
+            let (first, end) = (total * chunk / chunks, total * (chunk + 1) / chunks);
+            // SAFETY: the caller vouches for both memories; no two tasks have a block or a place in common.
+            unsafe {
+                pool.run(self.from.blocks, &|block| self.gather_all(arena, scratch, [first, end], block));
+                pool.run(self.places(), &|place| self.products(scratch, place, end - first));
+                pool.run(self.to.blocks, &|block| self.scatter_all(arena, scratch, [first, end], block));
+            }
+        }
+    }
+
+    /// Transforms a block of the tiles from the first to the last: scratch memory holds `[places][blocks][tiles][lanes]`, first of
+    /// inputs, then of sums.
+    ///
+    /// # Safety
+    /// As [`Self::run`], and nobody else writes to this block of inputs.
+    unsafe fn gather_all(&self, arena: Address, scratch: Address, [first, end]: [usize; 2], block: usize) {
+        let count = end - first;
+        let [input_place, _] = self.strides(count);
+        for tile in 0..count {
+            // SAFETY: the caller vouches for both memories.
+            unsafe {
+                let target = scratch.at((block * count + tile) * self.kernels.lanes);
+                self.gather(arena, first + tile, block, target, input_place);
+            }
+        }
+    }
+
+    /// Transforms a block of sums back.
+    ///
+    /// # Safety
+    /// As [`Self::run`], and nobody else writes to this block of these tiles.
+    unsafe fn scatter_all(&self, arena: Address, scratch: Address, [first, end]: [usize; 2], block: usize) {
+        let count = end - first;
+        let [input_place, sum_place] = self.strides(count);
+        let sums = self.places() * input_place;
+        for tile in 0..count {
+            // SAFETY: the caller vouches for both memories.
+            unsafe {
+                let source = scratch.at(sums + (block * count + tile) * self.kernels.lanes);
+                self.scatter(arena, first + tile, block, source, sum_place);
+            }
         }
     }
 
@@ -186,10 +229,18 @@ impl Winograd {
         }
     }
 
+    /// Sums of products at one place of the transform, of `count` tiles.
+    ///
     /// # Safety
-    /// `input` and `sums` have `count` pixels for each block.
-    unsafe fn products(&self, place: usize, input: *const f32, sums: *mut f32, count: usize) {
+    /// As [`Self::run`], and nobody else writes to this place's sums.
+    unsafe fn products(&self, scratch: Address, place: usize, count: usize) {
         let lanes = self.kernels.lanes;
+        let [input_place, sum_place] = self.strides(count);
+        // SAFETY: there is so much scratch memory.
+        let (input, sums) = unsafe {
+            let sums = self.places() * input_place + place * sum_place;
+            (scratch.at(place * input_place), scratch.at(sums))
+        };
         let inputs: usize = self.channels.iter().sum();
         let finish = Finish::new(crate::activation::Activation::Identity, crate::activation::Activation::Identity);
         for [first, blocks, weights] in &self.groups {
