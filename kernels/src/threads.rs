@@ -20,6 +20,10 @@ const PATIENCE: u32 = 2_000;
 /// Looks for the end of a loop before the processor is offered to others, for machines with more threads than cores.
 const IMPATIENCE: u32 = 4_000;
 
+/// Tasks for each thread, where planes can be cut, and rows that are not worth another task.
+const EACH: usize = 4;
+const ROWS: usize = 4;
+
 /// In `gate`: the number of the loop, whether it can be joined, and how many have joined it and not left.
 const OPEN: u64 = 1 << 16;
 const JOINED: u64 = OPEN - 1;
@@ -38,8 +42,8 @@ struct Apart<T>(T);
 
 struct Shared {
     gate: Apart<AtomicU64>,
-    /// The next index that nobody has taken.
-    next: Apart<AtomicUsize>,
+    /// For each thread the next number of its own share that nobody has taken.
+    next: Vec<Apart<AtomicUsize>>,
     /// Written by the owner while nobody has joined, read by those who have.
     work: UnsafeCell<Work>,
     failed: AtomicBool,
@@ -74,7 +78,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             gate: Apart(AtomicU64::new(0)),
             work: UnsafeCell::new(Work { body: &nothing, count: 0 }),
-            next: Apart(AtomicUsize::new(0)),
+            next: (0..threads).map(|_| Apart(AtomicUsize::new(0))).collect(),
             failed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             asleep: (1..threads).map(|_| AtomicBool::new(false)).collect(),
@@ -94,7 +98,8 @@ impl Pool {
         self.threads.len() + 1
     }
 
-    /// Calls `body` once with each number below `count`, from several threads, and returns when all calls have. A panic in one
+    /// Calls `body` once with each number below `count`, from several threads, and returns when all calls have. Each thread begins with a
+    /// share of its own, the same one for the same count. A panic in one
     /// of them comes out here, after the others have ended.
     ///
     /// It needs the pool for itself, so that no two loops meet.
@@ -117,7 +122,9 @@ impl Pool {
                 std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync), *const (dyn Fn(usize, usize) + Sync)>(body);
             *shared.work.get() = Work { body, count };
         }
-        shared.next.0.store(0, Ordering::Relaxed);
+        for (thread, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(count, thread)[0], Ordering::Relaxed);
+        }
         let number = shared.gate.0.load(Ordering::Relaxed) & !(LOOP - 1);
         shared.gate.0.store(number.wrapping_add(LOOP) | OPEN, Ordering::Release);
         // A thread says that it sleeps and then looks once more; the loop is opened and then is looked for sleepers. So one of
@@ -137,13 +144,23 @@ impl Pool {
     }
 }
 
+/// In how many parts of its rows each of so many planes is to be cut, so that no thread is left without work for long.
+pub(crate) fn parts(planes: usize, rows: usize, pool: &Pool) -> usize {
+    match pool.threads() {
+        1 => 1,
+        threads => (EACH * threads).div_ceil(planes).min(rows / ROWS).max(1),
+    }
+}
+
 /// Closes the gate when it is dropped, and waits for those inside.
 struct Join<'a>(&'a Shared);
 
 impl Drop for Join<'_> {
     fn drop(&mut self) {
         // Nobody begins with another number, even if the owner unwinds.
-        self.0.next.0.fetch_max(usize::MAX / 2, Ordering::Relaxed);
+        for next in &self.0.next {
+            next.0.fetch_max(usize::MAX / 2, Ordering::Relaxed);
+        }
         self.0.gate.0.fetch_and(!OPEN, Ordering::AcqRel);
         let mut looks = 0u32;
         while self.0.gate.0.load(Ordering::Acquire) & JOINED > 0 {
@@ -154,13 +171,24 @@ impl Drop for Join<'_> {
 }
 
 impl Shared {
+    /// A thread's own share: the first number, and the one behind the last.
+    fn share(&self, count: usize, thread: usize) -> [usize; 2] {
+        [thread, thread + 1].map(|thread| count * thread / self.next.len())
+    }
+
+    /// Takes what is left of the thread's own share, and then of the others': neighbouring numbers are mostly neighbours in memory,
+    /// and what a thread wrote in one loop lies in its cache for the next one.
     fn take_part(&self, count: usize, body: &(dyn Fn(usize, usize) + Sync), thread: usize) {
-        loop {
-            let place = self.next.0.fetch_add(1, Ordering::Relaxed);
-            if place >= count {
-                return;
+        let threads = self.next.len();
+        for other in (thread..threads).chain(0..thread) {
+            let [_, end] = self.share(count, other);
+            loop {
+                let place = self.next[other].0.fetch_add(1, Ordering::Relaxed);
+                if place >= end {
+                    break;
+                }
+                body(place, thread);
             }
-            body(place, thread);
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Tile<'a> {
     /// slower than a tile, and so has the time of all tiles with these weights.
     pub(crate) later: *const f32,
     pub(crate) later_step: usize,
+    /// Elements from the input of this tile to that of the next one, which is asked for meanwhile.
+    pub(crate) ahead: usize,
     pub(crate) finish: &'a Finish,
     /// Finishes what is more than bounds, from memory.
     pub(crate) combine: unsafe fn(&Combine),
@@ -85,6 +87,7 @@ pub(crate) unsafe fn tile<V: Lanes, const B: usize, const R: usize, const W: usi
             let mut from_row = from_block;
             for _ in 0..tile.kernel[0] {
                 let mut from_tap = from_row;
+                let mut ahead = from_row.wrapping_add(tile.ahead);
                 for _ in 0..tile.kernel[1] {
                     let mut from = from_tap;
                     for _ in 0..*channels {
@@ -102,6 +105,8 @@ pub(crate) unsafe fn tile<V: Lanes, const B: usize, const R: usize, const W: usi
                                 }
                             }
                         }
+                        V::prefetch(ahead);
+                        ahead = ahead.wrapping_add(lanes);
                         V::prefetch_far(later);
                         later = later.wrapping_add(tile.later_step);
                         weights = weights.add(B * lanes);

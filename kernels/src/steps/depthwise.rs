@@ -1,5 +1,6 @@
 //! Convolution of each channel alone.
 
+use std::ops::Range;
 use std::ptr;
 
 use crate::error::KernelError;
@@ -9,7 +10,7 @@ use crate::inner::table::Kernels;
 use crate::memory::{Address, Memory};
 use crate::steps::layer::Layer;
 use crate::steps::view::View;
-use crate::threads::Pool;
+use crate::threads::{Pool, parts};
 
 /// A depthwise convolution, packed.
 #[derive(Debug)]
@@ -73,12 +74,14 @@ impl Depthwise {
     /// The views lie in `arena` for so many images, and nobody else uses it.
     pub(crate) unsafe fn run(&self, arena: Address, images: usize, pool: &mut Pool) {
         let Self { from, to, .. } = self;
-        pool.run(images * to.blocks, &|task| {
-            let (image, block) = (task / to.blocks, task % to.blocks);
-            // SAFETY: the views lie in the arena. No two tasks have a block in common.
+        let parts = parts(images * to.blocks, to.height, pool);
+        pool.run(images * parts * to.blocks, &|task| {
+            let (image, part, block) = (task / to.blocks / parts, task / to.blocks % parts, task % to.blocks);
+            // SAFETY: the views lie in the arena. No two tasks have a row of a block in common.
             unsafe {
                 let from = arena.at(self.from_start + image * from.image + block * from.block);
-                self.run_block(arena, image, block, from);
+                let rows = to.height * part / parts..to.height * (part + 1) / parts;
+                self.run_rows(arena, image, block, from, rows);
             }
         });
     }
@@ -93,6 +96,15 @@ impl Depthwise {
     /// # Safety
     /// As [`Self::run`]; nobody else writes to this block; and from `from_start` on lies a plane like those of the view.
     pub(crate) unsafe fn run_block(&self, arena: Address, image: usize, block: usize, from_start: *const f32) {
+        // SAFETY: the caller vouches for all rows.
+        unsafe { self.run_rows(arena, image, block, from_start, 0..self.to.height) }
+    }
+
+    /// As [`Self::run_block`], of some rows alone.
+    ///
+    /// # Safety
+    /// As [`Self::run_block`], for these rows of the block.
+    unsafe fn run_rows(&self, arena: Address, image: usize, block: usize, from_start: *const f32, rows: Range<usize>) {
         let Self { from, to, other, kernels, .. } = self;
         let taps = self.kernel[0] * self.kernel[1] * kernels.lanes;
         // SAFETY: `new` has found the windows of all outputs to lie inside of the view's border and the outputs inside of
@@ -100,7 +112,7 @@ impl Depthwise {
         unsafe {
             let to_start = arena.at(to.at(image, block));
             let other_start = other.map(|other| arena.at(other.at(image, block)));
-            for y in 0..to.height {
+            for y in rows {
                 let other = match (other_start, other) {
                     (Some(start), Some(other)) => start.add(y * other.row).cast_const(),
                     _ => ptr::null(),

@@ -40,15 +40,16 @@ impl Pool {
     pub(crate) unsafe fn run(&self, arena: Address, images: usize, pool: &mut threads::Pool) {
         let Self { from, to, window, reduction, kernels } = self;
         let Window { kernel, stride, padding, .. } = *window;
-        pool.run(images * to.blocks, &|task| {
-            let (image, block) = (task / to.blocks, task % to.blocks);
-            for y in 0..to.height {
+        let parts = threads::parts(images * to.blocks, to.height, pool);
+        pool.run(images * parts * to.blocks, &|task| {
+            let (image, part, block) = (task / to.blocks / parts, task / to.blocks % parts, task % to.blocks);
+            for y in to.height * part / parts..to.height * (part + 1) / parts {
                 let begin = y * stride[0];
                 let counted_rows = (begin + kernel[0]).min(padding.top + from.height + padding.bottom) - begin;
                 let first = begin.saturating_sub(padding.top);
                 let end = (begin + kernel[0]).saturating_sub(padding.top).min(from.height);
                 // SAFETY: rows and columns are cut to those of `from`, and `new` has found the outputs to be those of `to`; no
-                // two tasks have a block in common.
+                // two tasks have a row of a block in common.
                 unsafe {
                     (kernels.pool)(&PoolRow {
                         from: arena.at(from.at(image, block) + first * from.row),

@@ -274,6 +274,7 @@ impl Winograd {
                         other_row: 0,
                         later: later.wrapping_add(part * inputs * later_step),
                         later_step,
+                        ahead: (end - column) * lanes,
                         finish: &finish,
                         combine: self.kernels.combine,
                     });
