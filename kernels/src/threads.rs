@@ -144,11 +144,12 @@ impl Pool {
     }
 }
 
-/// In how many parts of its rows each of so many planes is to be cut, so that no thread is left without work for long.
+/// In how many parts of its rows each of so many planes is to be cut, so that no thread is left without work for long, and each has rows
+/// of its own: who reads the results reads all planes of some rows.
 pub(crate) fn parts(planes: usize, rows: usize, pool: &Pool) -> usize {
     match pool.threads() {
         1 => 1,
-        threads => (EACH * threads).div_ceil(planes).min(rows / ROWS).max(1),
+        threads => (EACH * threads).div_ceil(planes).max(threads).min(rows / ROWS).max(1),
     }
 }
 

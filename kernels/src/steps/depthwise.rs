@@ -91,20 +91,30 @@ impl Depthwise {
         self.from_start
     }
 
-    /// Computes one block; in the plane that it is computed from windows slide from `from_start` on.
-    ///
-    /// # Safety
-    /// As [`Self::run`]; nobody else writes to this block; and from `from_start` on lies a plane like those of the view.
-    pub(crate) unsafe fn run_block(&self, arena: Address, image: usize, block: usize, from_start: *const f32) {
-        // SAFETY: the caller vouches for all rows.
-        unsafe { self.run_rows(arena, image, block, from_start, 0..self.to.height) }
+    /// Rows that come out.
+    pub(crate) const fn rows(&self) -> usize {
+        self.to.height
     }
 
-    /// As [`Self::run_block`], of some rows alone.
+    /// The rows of the input that windows of some rows of outputs look at.
+    pub(crate) fn read_by(&self, rows: &Range<usize>) -> Range<usize> {
+        let above = (self.from.start - self.from_start) / self.from.row;
+        let end = (rows.end.max(1) - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0] + 1;
+        (rows.start * self.stride[0]).saturating_sub(above)..end.saturating_sub(above).min(self.from.height)
+    }
+
+    /// Computes some rows of one block; in the plane that it is computed from windows slide from `from_start` on.
     ///
     /// # Safety
-    /// As [`Self::run_block`], for these rows of the block.
-    unsafe fn run_rows(&self, arena: Address, image: usize, block: usize, from_start: *const f32, rows: Range<usize>) {
+    /// As [`Self::run`]; nobody else writes to these rows of the block; and from `from_start` on lies a plane like those of the view.
+    pub(crate) unsafe fn run_rows(
+        &self,
+        arena: Address,
+        image: usize,
+        block: usize,
+        from_start: *const f32,
+        rows: Range<usize>,
+    ) {
         let Self { from, to, other, kernels, .. } = self;
         let taps = self.kernel[0] * self.kernel[1] * kernels.lanes;
         // SAFETY: `new` has found the windows of all outputs to lie inside of the view's border and the outputs inside of

@@ -1,5 +1,6 @@
 //! Convolution as it is written down: any kernel, stride, dilation, padding and groups, from blocked or planar input.
 
+use std::ops::Range;
 use std::ptr;
 
 use crate::error::KernelError;
@@ -21,6 +22,9 @@ const TASKS: usize = 16;
 /// Bytes of an input that do not stay in a core's second cache until they are read again, and of a part that do.
 const LARGE: usize = 1 << 20;
 const PART: usize = 1 << 18;
+
+/// Parts of an input for each thread, at the least.
+const SHARES: usize = 2;
 
 /// Bytes of weights that stay in a core's second cache beside a part of the input.
 const FEW: usize = 1 << 19;
@@ -128,11 +132,14 @@ impl Direct {
         let (groups, threads) = (self.groups.len(), pool.threads());
         let tasks = (images * self.products / PRODUCTS).clamp(threads, TASKS * threads);
         let input = self.from.blocks * self.from.block * size_of::<f32>();
-        // A large input is read once, part by part: all outputs of a part before the next one. Else each group has its weights at
+        let weights = size_of_val(self.weights.elements());
+        // A large input is read once, part by part: all outputs of a part before the next one. So it is with several threads, where each
+        // has the weights beside its part of the input, which mostly is what it has written itself. Else each group has its weights at
         // hand until it is done.
-        let once = groups > 1 && input > LARGE && size_of_val(self.weights.elements()) <= FEW;
+        let once = groups > 1 && weights <= FEW && (input > LARGE || (threads > 1 && weights <= input));
         let (units, chunks) = match (once, threads) {
-            (true, _) => (images, input.div_ceil(PART).max(tasks.div_ceil(images))),
+            (true, 1) => (images, input.div_ceil(PART)),
+            (true, _) => (images, input.div_ceil(PART).max(SHARES * threads)),
             (false, 1) => (images * groups, 1),
             (false, _) => (images * groups, tasks.div_ceil(images * groups)),
         };
@@ -154,14 +161,31 @@ impl Direct {
         self.groups.iter().map(|group| [group.first, group.blocks])
     }
 
-    /// Computes one group, and writes its first block to `target`, the others behind that as those of `to` follow each other.
+    /// Whether some rows can be computed alone.
+    pub(crate) const fn has_rows(&self) -> bool {
+        !self.flat
+    }
+
+    /// Computes some rows of one group, or a few more, and writes its first block to `target`, the others behind that as those of `to`
+    /// follow each other.
     ///
     /// # Safety
     /// As [`Self::run`]; and there is room for the group at `target`, which nobody else uses.
-    pub(crate) unsafe fn run_group(&self, arena: Address, image: usize, group: usize, target: *mut f32) {
+    pub(crate) unsafe fn run_group(
+        &self,
+        arena: Address,
+        image: usize,
+        group: usize,
+        target: *mut f32,
+        rows: Range<usize>,
+    ) {
         let group = &self.groups[group];
+        let tiles = &self.tiles[group.blocks - 1];
+        // Tiles have one row or two.
+        let first = tiles.partition_point(|tile| tile.row + 1 < rows.start);
+        let end = tiles.partition_point(|tile| tile.row < rows.end);
         // SAFETY: the caller vouches for both memories.
-        unsafe { self.part(arena, image, group, &self.tiles[group.blocks - 1], target) }
+        unsafe { self.part(arena, image, group, &tiles[first..end], target) }
     }
 
     /// # Safety

@@ -9,6 +9,9 @@ use crate::steps::direct::Direct;
 use crate::steps::layer::Layer;
 use crate::threads::Pool;
 
+/// Rows of outputs for each thread, at the least: where parts meet, rows are computed twice.
+const ROWS: usize = 14;
+
 #[derive(Debug)]
 pub(crate) struct Expanded {
     first: Direct,
@@ -41,18 +44,21 @@ impl Expanded {
     /// The layers' other views lie in `arena` for so many images; `local` has memory for each thread, `stride` elements apart, with
     /// as many planes as were told of; and nobody else uses either.
     pub(crate) unsafe fn run(&self, arena: Address, local: Address, stride: usize, images: usize, pool: &mut Pool) {
-        let groups = self.first.groups().len();
-        pool.run_on(images * groups, &|task, thread| {
-            let (image, group) = (task / groups, task % groups);
+        let (groups, height, threads) = (self.first.groups().len(), self.second.rows(), pool.threads());
+        // Each thread has rows of its own rather than blocks: who reads the results reads all blocks of some rows.
+        let parts = if self.first.has_rows() && height >= threads * ROWS { threads } else { 1 };
+        pool.run_on(images * parts * groups, &|task, thread| {
+            let (image, part, group) = (task / groups / parts, task / groups % parts, task % groups);
             let Some([first, count]) = self.first.groups().nth(group) else { return };
             let own = thread * stride;
-            // SAFETY: each thread has its own planes, at least as many as a group has blocks; no two tasks have a block of the
-            // second layer in common.
+            let rows = height * part / parts..height * (part + 1) / parts;
+            // SAFETY: each thread has its own planes, at least as many as a group has blocks; no two tasks have a row of a block of
+            // the second layer in common, and all that one reads is computed before.
             unsafe {
-                self.first.run_group(arena, image, group, local.at(own + self.start));
+                self.first.run_group(arena, image, group, local.at(own + self.start), self.second.read_by(&rows));
                 for place in 0..count {
                     let from = local.at(own + self.second.window_start() + place * self.block);
-                    self.second.run_block(arena, image, first + place, from);
+                    self.second.run_rows(arena, image, first + place, from, rows.clone());
                 }
             }
         });
