@@ -20,9 +20,10 @@ const PATIENCE: u32 = 2_000;
 /// Looks for the end of a loop before the processor is offered to others, for machines with more threads than cores.
 const IMPATIENCE: u32 = 4_000;
 
-/// Tasks for each thread, where planes can be cut, and rows that are not worth another task.
+/// Tasks for each thread, where planes can be cut; rows that are not worth another task; and rows that are worth one anyway.
 const EACH: usize = 4;
 const ROWS: usize = 4;
+const TALL: usize = 32;
 
 /// In `gate`: the number of the loop, whether it can be joined, and how many have joined it and not left.
 const OPEN: u64 = 1 << 16;
@@ -145,11 +146,14 @@ impl Pool {
 }
 
 /// In how many parts of its rows each of so many planes is to be cut, so that no thread is left without work for long, and each has rows
-/// of its own: who reads the results reads all planes of some rows.
+/// of its own where there are many: who reads the results reads all planes of some rows.
 pub(crate) fn parts(planes: usize, rows: usize, pool: &Pool) -> usize {
     match pool.threads() {
         1 => 1,
-        threads => (EACH * threads).div_ceil(planes).max(threads).min(rows / ROWS).max(1),
+        threads => {
+            let own = if rows >= TALL { threads } else { 1 };
+            (EACH * threads).div_ceil(planes).max(own).min(rows / ROWS).max(1)
+        }
     }
 }
 

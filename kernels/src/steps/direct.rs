@@ -26,6 +26,9 @@ const PART: usize = 1 << 18;
 /// Parts of an input for each thread, at the least.
 const SHARES: usize = 2;
 
+/// From so many groups of outputs for each thread on, none is cut, nor of as many as are shared out evenly: its weights are read once.
+const ENOUGH: usize = 4;
+
 /// Bytes of weights that stay in a core's second cache beside a part of the input.
 const FEW: usize = 1 << 19;
 
@@ -137,11 +140,13 @@ impl Direct {
         // has the weights beside its part of the input, which mostly is what it has written itself. Else each group has its weights at
         // hand until it is done.
         let once = groups > 1 && weights <= FEW && (input > LARGE || (threads > 1 && weights <= input));
+        let units = images * groups;
+        let whole = units >= ENOUGH * threads || (units >= 2 * threads && units.is_multiple_of(threads));
         let (units, chunks) = match (once, threads) {
             (true, 1) => (images, input.div_ceil(PART)),
             (true, _) => (images, input.div_ceil(PART).max(SHARES * threads)),
-            (false, 1) => (images * groups, 1),
-            (false, _) => (images * groups, tasks.div_ceil(images * groups)),
+            (false, _) if threads == 1 || whole => (units, 1),
+            (false, _) => (units, tasks.div_ceil(units)),
         };
         pool.run(units * chunks, &|task| {
             let (unit, chunk) = (task / chunks, task % chunks);
