@@ -196,6 +196,22 @@ fn two_of_ours_share() {
 }
 
 #[test]
+fn two_of_ours_share_though_the_path_just_became_longer() {
+    for (seed, late) in [(1, 0.0), (2, 0.006), (3, 0.012), (4, 0.02), (7, 0.1)] {
+        let lan = Path { delay: Duration::from_micros(50), ..Path::delayed(0) };
+        let mut network = Network::new(lan, lan, seed);
+        network.add(bulk(1.0), ours());
+        network.add(bulk(1.0 + late), ours());
+        network.run_until(seconds(0.5));
+        network.there.path = Path::delayed(20).rate(20.0, 250_000);
+        network.back.path = Path::delayed(20);
+        let rates = rates(&mut network, 6.0, 21.0);
+        let ratio = rates[0].min(rates[1]) / rates[0].max(rates[1]);
+        assert!(ratio > 0.7 && network.there.mean_wait() < 0.02, "{late}: {rates:?} {}", network.there.mean_wait());
+    }
+}
+
+#[test]
 fn a_rate_that_falls_to_a_tenth_is_followed_within_three_seconds_and_back() {
     let mut network = Network::new(Path::delayed(20).rate(50.0, 500_000), Path::delayed(20), 1);
     network.add(bulk(1.0), ours());

@@ -101,7 +101,7 @@ impl Seen {
 
     /// By how much round trips may differ that are the same.
     pub(super) fn same(&self) -> Duration {
-        (self.least / 50).max(Duration::from_millis(1))
+        (self.least / 100).max(Duration::from_millis(1))
     }
 
     pub(super) fn packets(&self) -> f64 {

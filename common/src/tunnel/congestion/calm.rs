@@ -68,7 +68,7 @@ impl Default for Calm {
 impl Calm {
     /// After a first reduction because of a queue.
     pub(super) fn after(seen: &Seen) -> Self {
-        Self { before: seen.window, met: Some((seen.least, seen.least)), cut: Some(Cut::of(seen)), ..Self::default() }
+        Self { before: seen.window, cut: Some(Cut::of(seen)), ..Self::default() }
     }
 
     /// What a trial shows, or whether it is time for one, where a queue is met with the fewest packets.
@@ -96,14 +96,14 @@ impl Calm {
     }
 
     pub(super) fn judge(&mut self, seen: &Seen) -> Verdict {
+        let (least, most) = self.met.unwrap_or((seen.least, seen.least));
+        self.met = (seen.queue > seen.target).then(|| (least.min(seen.least), most.max(seen.least)));
         if seen.since <= 1 {
             return Verdict::Keep;
         }
         if let Some(verdict) = self.try_more(seen) {
             return verdict;
         }
-        let (least, most) = self.met.unwrap_or((seen.least, seen.least));
-        self.met = (seen.queue > seen.target).then(|| (least.min(seen.least), most.max(seen.least)));
         if let Some(cut) = self.cut.take() {
             // A queue of our own would be short now. On a link so slow that we cannot send less it stays, and so does the rate.
             let enough = cut.window >= ENOUGH * seen.packet;
