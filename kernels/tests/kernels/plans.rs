@@ -62,6 +62,21 @@ fn what_is_quickest_by_the_clock_is_chosen_and_can_be_pinned() {
 }
 
 #[test]
+fn the_rule_weighs_tiles_against_weights() {
+    let weight = numbers(1, 64 * 64 * 9);
+    let options = PlanOptions { isa: Isa::Portable, ..PlanOptions::default() };
+    let [direct, small, large] =
+        [Choice::Direct { blocks: 2 }, Choice::Winograd { tile: 2 }, Choice::Winograd { tile: 4 }];
+    for (side, expected) in [(3, direct), (8, small), (30, large)] {
+        let mut graph = Graph::new(Shape::new(64, side, side)).unwrap();
+        let window = Window::square(3, 1, 1);
+        let layer = Convolution { outputs: 64, window, groups: 1, weight: &weight, bias: None };
+        graph.convolution(graph.input(), layer).unwrap();
+        assert_eq!(Plan::new(&graph, &options).unwrap().choices(), [expected], "a side of {side}");
+    }
+}
+
+#[test]
 fn wrong_choices_are_refused() {
     let weights = Weights::new();
     let graph = weights.graph();
