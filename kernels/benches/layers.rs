@@ -9,7 +9,7 @@ mod networks;
 
 use std::time::{Duration, Instant};
 
-use adit_kernels::{Graph, Isa, Plan, PlanOptions};
+use adit_kernels::{Graph, Isa, Observer, Plan, PlanOptions};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -32,7 +32,13 @@ fn main() {
         ("ResNet-50", networks::resnet50(&weights, 224).unwrap()),
         ("MobileNetV2", networks::mobilenet_v2(&weights, 224).unwrap()),
     ];
-    let networks = networks.map(|(name, graph)| (name.to_owned(), graph));
+    let mut networks: Vec<_> = networks.into_iter().map(|(name, graph)| (name.to_owned(), graph)).collect();
+    for place in 0..networks.len() {
+        let (name, graph) = &networks[place];
+        let mut observer = Observer::new(graph, options.threads).unwrap();
+        observer.observe(&picture(graph, 1), &mut || false).unwrap();
+        networks.push((format!("{name} in bytes"), graph.quantised(observer.ranges()).unwrap()));
+    }
     if has("profile") {
         networks
             .iter()
@@ -42,7 +48,9 @@ fn main() {
     }
     println!("{} thread(s), batch {}\n", options.threads, options.batch);
     if !has("networks") {
-        let layers: Vec<_> = networks::layers(&weights).unwrap().into_iter().filter(|(name, _)| named(name)).collect();
+        let mut layers = networks::layers(&weights, false).unwrap();
+        layers.extend(networks::layers(&weights, true).unwrap());
+        layers.retain(|(name, _)| named(name));
         table("layer, GFLOP/s", &layers, rounds, &options, |graph, time| {
             2e-9 * graph.multiplications() as f64 * options.batch as f64 / time.as_secs_f64()
         });
@@ -81,7 +89,8 @@ fn table(
                 let of_network = title.starts_with("network");
                 let steps = plan.profile(&input, &mut clock()).unwrap();
                 // Of a layer its own step; of a network all of them, with carrying images in and results out.
-                times.push(if of_network { pass(plan, &input) } else { steps[0].time });
+                let layer = steps.iter().find(|step| step.multiplications > 0).map_or(Duration::ZERO, |step| step.time);
+                times.push(if of_network { pass(plan, &input) } else { layer });
             }
         }
         let cells: Vec<String> = plans

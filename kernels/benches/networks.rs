@@ -1,7 +1,7 @@
 //! Networks to measure and to test with: the layers of published ones, with weights of no meaning.
 
 use adit_kernels::{
-    Activation, Convolution, Graph, KernelError, Linear, Padding, Pool, Reduction, Shape, Value, Window,
+    Activation, Convolution, Graph, Grid, KernelError, Linear, Padding, Pool, Reduction, Shape, Value, Window,
 };
 
 /// So many weights as the largest layer needs; every layer takes its own from the beginning. So large that values neither vanish nor
@@ -145,8 +145,8 @@ pub(crate) fn mobilenet_v2(weights: &[f32], side: usize) -> Built<'_> {
     net.classes(x)
 }
 
-/// Single layers that networks spend their time in, with what stands before them taken away.
-pub(crate) fn layers(weights: &[f32]) -> Result<Vec<(String, Graph<'_>)>, KernelError> {
+/// Single layers that networks spend their time in, with what stands before them taken away; in f32, or from bytes to bytes.
+pub(crate) fn layers(weights: &[f32], bytes: bool) -> Result<Vec<(String, Graph<'_>)>, KernelError> {
     let three = |stride| Window::square(3, stride, 1);
     let point = Window::square(1, 1, 0);
     let table = [
@@ -170,12 +170,19 @@ pub(crate) fn layers(weights: &[f32]) -> Result<Vec<(String, Graph<'_>)>, Kernel
         let mut graph = Graph::new(Shape::new(inputs, side, side))?;
         let count = outputs * inputs / groups * window.kernel[0] * window.kernel[1];
         let (weight, bias) = (&weights[..count], Some(&weights[..outputs]));
-        let x = graph.convolution(graph.input(), Convolution { outputs, window, groups, weight, bias })?;
-        let x = graph.activation(x, Activation::Relu)?;
+        let grid = Grid::of_range(0.0, 1.0).filter(|_| bytes);
+        let x = grid.map_or(Ok(graph.input()), |grid| graph.quantise(graph.input(), grid))?;
+        let x = graph.convolution(x, Convolution { outputs, window, groups, weight, bias })?;
+        let mut x = graph.activation(x, Activation::Relu)?;
+        if let Some(grid) = grid {
+            let bytes = graph.quantise(x, grid)?;
+            x = graph.restore(bytes)?;
+        }
         // So that carrying the result out takes no time.
         graph.global_average_pool(x)?;
         let [height, width] = window.kernel;
         let kind = if groups > 1 { " depthwise" } else { "" };
+        let kind = if bytes { format!("{kind} in bytes") } else { kind.to_owned() };
         Ok((format!("{height}x{width}/{} {inputs}-{outputs} at {side}{kind}", window.stride[0]), graph))
     };
     table.into_iter().map(layer).collect()

@@ -46,6 +46,14 @@ pub enum KernelError {
     /// A graph without outputs.
     #[error("the graph has no outputs")]
     NoOutputs,
+    /// Ranges that are not of this graph, or a graph that has bytes already.
+    #[error("{found} ranges were given for a graph with {expected} values of f32")]
+    Ranges {
+        /// Values of the graph.
+        expected: usize,
+        /// Ranges that were given.
+        found: usize,
+    },
     /// Instructions that this processor does not have.
     #[error("this processor has no {0}")]
     Isa(Isa),

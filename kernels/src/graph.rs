@@ -2,6 +2,7 @@
 
 use crate::activation::Activation;
 use crate::error::KernelError;
+use crate::grid::{Grid, fits_bytes};
 use crate::shape::{Shape, Window};
 
 /// Something that flows through a graph: its input, or what a node gives.
@@ -78,6 +79,10 @@ pub(crate) enum Operation<'w> {
         channels: usize,
     },
     Flatten,
+    /// f32 to bytes of the value's grid.
+    Quantise,
+    /// Bytes to f32.
+    Restore,
 }
 
 impl Operation<'_> {
@@ -94,6 +99,8 @@ impl Operation<'_> {
             Self::Concat => "concat",
             Self::Narrow { .. } => "narrow",
             Self::Flatten => "flatten",
+            Self::Quantise => "quantise",
+            Self::Restore => "restore",
         }
     }
 }
@@ -111,6 +118,8 @@ pub struct Graph<'w> {
     /// Node `n` makes value `n + 1`; value 0 is the input.
     pub(crate) nodes: Vec<Node<'w>>,
     pub(crate) shapes: Vec<Shape>,
+    /// For each value its grid, where it is of bytes and not of f32.
+    pub(crate) grids: Vec<Option<Grid>>,
     pub(crate) outputs: Vec<Value>,
 }
 
@@ -120,7 +129,7 @@ impl<'w> Graph<'w> {
         if !input.is_sound() {
             return Err(KernelError::Size { node: "input", shape: input });
         }
-        Ok(Self { nodes: Vec::new(), shapes: vec![input], outputs: Vec::new() })
+        Ok(Self { nodes: Vec::new(), shapes: vec![input], grids: vec![None], outputs: Vec::new() })
     }
 
     /// The graph's input.
@@ -133,6 +142,12 @@ impl<'w> Graph<'w> {
     #[must_use]
     pub fn shape(&self, value: Value) -> Option<Shape> {
         self.shapes.get(value.0).copied()
+    }
+
+    /// The grid of a value that is of bytes.
+    #[must_use]
+    pub fn grid(&self, value: Value) -> Option<Grid> {
+        self.grids.get(value.0).copied().flatten()
     }
 
     /// Shapes of the outputs, in order.
@@ -151,10 +166,11 @@ impl<'w> Graph<'w> {
         self.nodes.iter().zip(&self.shapes[1..]).map(of).sum()
     }
 
-    /// Adds a convolution.
+    /// Adds a convolution. One of bytes has its weights rounded to bytes, too, with a step for each output channel; its sums are
+    /// whole numbers, and what comes out is f32.
     pub fn convolution(&mut self, from: Value, convolution: Convolution<'w>) -> Result<Value, KernelError> {
         const NODE: &str = "convolution";
-        let shape = self.known(NODE, from)?;
+        let shape = self.any(NODE, from)?;
         let Convolution { outputs, window, groups, weight, bias } = convolution;
         let misfit = |reason| KernelError::Misfit { node: NODE, shape, reason };
         if groups == 0 || !shape.channels.is_multiple_of(groups) || outputs == 0 || !outputs.is_multiple_of(groups) {
@@ -167,6 +183,9 @@ impl<'w> Graph<'w> {
             .ok_or(misfit("it has too many weights"))?;
         weights(NODE, "weights", expected, weight.len())?;
         weights(NODE, "biases", outputs, bias.map_or(outputs, <[f32]>::len))?;
+        if self.grid(from).is_some() {
+            fits_bytes(&convolution, shape)?;
+        }
         self.push(Operation::Convolution(convolution), &[from], Shape::new(outputs, height, width))
     }
 
@@ -189,11 +208,15 @@ impl<'w> Graph<'w> {
         self.push(Operation::Activation(activation), &[from], shape)
     }
 
-    /// Adds a pool.
+    /// Adds a pool. The largest of bytes are bytes of the same grid.
     pub fn pool(&mut self, from: Value, pool: Pool) -> Result<Value, KernelError> {
         const NODE: &str = "pool";
-        let shape = self.known(NODE, from)?;
+        let shape = self.any(NODE, from)?;
         let misfit = |reason| KernelError::Misfit { node: NODE, shape, reason };
+        let grid = self.grid(from);
+        if grid.is_some() && pool.reduction != Reduction::Max {
+            return Err(misfit("bytes have no mean"));
+        }
         let Window { kernel, dilation, padding, .. } = pool.window;
         let [height, width] = pool.window.output(shape, pool.ceil).ok_or(misfit("its window does not fit"))?;
         if dilation != [1, 1] {
@@ -202,7 +225,7 @@ impl<'w> Graph<'w> {
         if padding.top.max(padding.bottom) >= kernel[0] || padding.left.max(padding.right) >= kernel[1] {
             return Err(misfit("its padding is not smaller than its window"));
         }
-        self.push(Operation::Pool(pool), &[from], Shape { height, width, ..shape })
+        self.push_as(Operation::Pool(pool), &[from], Shape { height, width, ..shape }, grid)
     }
 
     /// Adds the mean of each channel, which gives `channels x 1 x 1`.
@@ -249,20 +272,39 @@ impl<'w> Graph<'w> {
         self.push(Operation::Narrow { first, channels }, &[from], Shape { channels, ..shape })
     }
 
-    /// Adds values of equal height and width, joined along their channels.
+    /// Adds the bytes of a value of f32, on a grid.
+    pub fn quantise(&mut self, from: Value, grid: Grid) -> Result<Value, KernelError> {
+        let shape = self.known("quantise", from)?;
+        self.push_as(Operation::Quantise, &[from], shape, Some(grid))
+    }
+
+    /// Adds the numbers that the bytes of a value stand for.
+    pub fn restore(&mut self, from: Value) -> Result<Value, KernelError> {
+        const NODE: &str = "restore";
+        let shape = self.any(NODE, from)?;
+        if self.grid(from).is_none() {
+            return Err(KernelError::Misfit { node: NODE, shape, reason: "it is not of bytes" });
+        }
+        self.push(Operation::Restore, &[from], shape)
+    }
+
+    /// Adds values of equal height and width, joined along their channels; of bytes, they have one grid.
     pub fn concat(&mut self, values: &[Value]) -> Result<Value, KernelError> {
         const NODE: &str = "concat";
         let Some(first) = values.first() else { return Err(KernelError::UnknownValue { node: NODE }) };
-        let first = self.known(NODE, *first)?;
+        let (grid, first) = (self.grid(*first), self.any(NODE, *first)?);
         let mut channels = 0usize;
         for value in values {
-            let shape = self.known(NODE, *value)?;
+            let shape = self.any(NODE, *value)?;
+            if self.grid(*value) != grid {
+                return Err(KernelError::Misfit { node: NODE, shape, reason: "its values have different grids" });
+            }
             if (shape.height, shape.width) != (first.height, first.width) {
                 return Err(KernelError::Misfit { node: NODE, shape, reason: "its values have different sides" });
             }
             channels = channels.saturating_add(shape.channels);
         }
-        self.push(Operation::Concat, values, Shape { channels, ..first })
+        self.push_as(Operation::Concat, values, Shape { channels, ..first }, grid)
     }
 
     /// Adds a reading of all elements as channels, in the order channel, row, column.
@@ -271,7 +313,7 @@ impl<'w> Graph<'w> {
         self.push(Operation::Flatten, &[from], Shape::new(shape.elements(), 1, 1))
     }
 
-    /// Says which values come out, in order; without this the last one does. A value may come out more than once.
+    /// Says which values come out, in order; without this the last one does. A value may come out more than once; none is of bytes.
     pub fn set_outputs(&mut self, outputs: &[Value]) -> Result<(), KernelError> {
         for output in outputs {
             self.known("graph", *output)?;
@@ -283,17 +325,38 @@ impl<'w> Graph<'w> {
         Ok(())
     }
 
+    /// The shape of a value of f32.
     fn known(&self, node: &'static str, value: Value) -> Result<Shape, KernelError> {
+        let shape = self.any(node, value)?;
+        match self.grid(value) {
+            None => Ok(shape),
+            Some(_) => Err(KernelError::Misfit { node, shape, reason: "it is of bytes" }),
+        }
+    }
+
+    /// The shape of a value, of f32 or of bytes.
+    fn any(&self, node: &'static str, value: Value) -> Result<Shape, KernelError> {
         self.shape(value).ok_or(KernelError::UnknownValue { node })
     }
 
     fn push(&mut self, operation: Operation<'w>, inputs: &[Value], shape: Shape) -> Result<Value, KernelError> {
+        self.push_as(operation, inputs, shape, None)
+    }
+
+    fn push_as(
+        &mut self,
+        operation: Operation<'w>,
+        inputs: &[Value],
+        shape: Shape,
+        grid: Option<Grid>,
+    ) -> Result<Value, KernelError> {
         if !shape.is_sound() {
             return Err(KernelError::Size { node: operation.name(), shape });
         }
         self.nodes.push(Node { operation, inputs: inputs.to_vec() });
         let value = Value(self.shapes.len());
         self.shapes.push(shape);
+        self.grids.push(grid);
         self.outputs = vec![value];
         Ok(value)
     }

@@ -39,6 +39,14 @@ impl Memory {
         Ok(memory)
     }
 
+    /// Bytes, in as many elements as they need.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Result<Self, KernelError> {
+        let memory = Self::zeroed(bytes.len().div_ceil(size_of::<f32>()))?;
+        // SAFETY: there is room for so many bytes, and the memory is held alone.
+        unsafe { memory.start.cast::<u8>().copy_from_nonoverlapping(NonNull::from_ref(bytes).cast(), bytes.len()) };
+        Ok(memory)
+    }
+
     pub(crate) fn elements(&self) -> &[f32] {
         // SAFETY: so many elements were allocated, as zeros, and nobody writes while they are lent: who writes through
         // `address` holds the `Memory` alone.
@@ -101,6 +109,8 @@ mod tests {
         // SAFETY: it has 100 elements.
         assert_eq!(unsafe { *memory.address().at(99) }, 1.0);
         assert_eq!(Memory::of(&[1.0, 2.0]).unwrap().elements(), [1.0, 2.0]);
+        let bytes = Memory::of_bytes(&[0, 0, 0x80, 0x3f, 0]).unwrap();
+        assert_eq!(bytes.elements(), if cfg!(target_endian = "little") { [1.0, 0.0] } else { [4.6006e-41, 0.0] });
         assert_eq!(Memory::zeroed(0).unwrap().elements(), [0.0; 0]);
         assert!(matches!(Memory::zeroed(usize::MAX), Err(KernelError::Memory(_))));
     }

@@ -3,6 +3,7 @@
 
 use crate::error::KernelError;
 use crate::graph::{Convolution, Graph, Linear, Node, Operation, Pool, Reduction};
+use crate::grid::{ByteWeights, Grid};
 use crate::shape::Shape;
 
 /// What a graph gives for `images` images, `[images, C, H, W]` in `input`: its outputs in order, laid out alike.
@@ -17,8 +18,19 @@ pub fn run(graph: &Graph<'_>, input: &[f32], images: usize) -> Result<Vec<Vec<f3
     let mut outputs = vec![Vec::new(); graph.outputs.len()];
     for image in input.chunks_exact(image) {
         let mut values = vec![image.to_vec()];
-        for (node, shape) in graph.nodes.iter().zip(&graph.shapes[1..]) {
-            let value = compute(node, &graph.shapes, &values, *shape);
+        for (place, (node, shape)) in graph.nodes.iter().zip(&graph.shapes[1..]).enumerate() {
+            let (from, to) = (graph.grids[node.inputs[0].0], graph.grids[place + 1]);
+            let value = match (&node.operation, from, to) {
+                (Operation::Convolution(layer), Some(grid), _) => {
+                    let input = node.inputs[0].0;
+                    byte_convolution(layer, grid, &values[input], graph.shapes[input], *shape)
+                }
+                // Bytes are kept as the numbers that they stand for.
+                (Operation::Quantise, _, Some(grid)) => {
+                    values[node.inputs[0].0].iter().map(|x| grid.number(grid.byte(*x))).collect()
+                }
+                _ => compute(node, &graph.shapes, &values, *shape),
+            };
             values.push(value);
         }
         for (output, value) in outputs.iter_mut().zip(&graph.outputs) {
@@ -53,7 +65,7 @@ fn compute(node: &Node<'_>, shapes: &[Shape], values: &[Vec<f32>], output: Shape
             each(output, |channel, y, x| input[((first + channel) * shape.height + y) * shape.width + x])
         }
         Operation::Concat => node.inputs.iter().flat_map(|value| values[value.0].iter().copied()).collect(),
-        Operation::Flatten => input.clone(),
+        Operation::Flatten | Operation::Quantise | Operation::Restore => input.clone(),
     }
 }
 
@@ -93,6 +105,23 @@ fn convolution(layer: &Convolution<'_>, input: &[f32], shape: Shape, output: Sha
         }
         sum as f32
     })
+}
+
+/// A sum of whole numbers, times what one of them stands for, and the bias: in f32, as all kernels do it, for they are held to
+/// it bit by bit.
+fn byte_convolution(layer: &Convolution<'_>, grid: Grid, input: &[f32], shape: Shape, output: Shape) -> Vec<f32> {
+    let ByteWeights { bytes, steps } = ByteWeights::of(layer);
+    let weight: Vec<f32> = bytes.into_iter().map(f32::from).collect();
+    let whole = |x: &f32| f32::from(grid.byte(*x)) - f32::from(grid.zero());
+    let whole: Vec<f32> = input.iter().map(whole).collect();
+    // f64 holds the sums exactly; each is rounded once, as an i32 is when it becomes f32.
+    let mut sums = convolution(&Convolution { weight: &weight, bias: None, ..*layer }, &whole, shape, output);
+    let plane = output.height * output.width;
+    for (channel, sums) in sums.chunks_exact_mut(plane).enumerate() {
+        let (step, bias) = (steps[channel] * grid.step(), layer.bias.map_or(0.0, |bias| bias[channel]));
+        sums.iter_mut().for_each(|sum| *sum = *sum * step + bias);
+    }
+    sums
 }
 
 fn linear(layer: &Linear<'_>, input: &[f32]) -> Vec<f32> {

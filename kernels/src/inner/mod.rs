@@ -4,6 +4,7 @@
 //! blocked: `[images][blocks of channels][rows][columns][lanes]`, with borders of zeros around each plane where a window reaches
 //! over its edge.
 
+pub(crate) mod bytes;
 pub(crate) mod depthwise;
 pub(crate) mod dot;
 pub(crate) mod finish;

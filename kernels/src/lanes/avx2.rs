@@ -5,7 +5,33 @@ use std::arch::x86_64::*;
 use crate::lanes::vector::Lanes;
 
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(__m256);
+pub(crate) struct Avx2(pub(in crate::lanes) __m256);
+
+impl Avx2 {
+    /// Eight bytes.
+    ///
+    /// # Safety
+    /// The processor has the instructions, and so many bytes can be read from there.
+    #[inline(always)]
+    pub(in crate::lanes) unsafe fn of_bytes(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for the instructions and the memory.
+        Self(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) })
+    }
+
+    /// Rounded to whole numbers, as eight bytes.
+    ///
+    /// # Safety
+    /// So many bytes can be written there, and all elements lie between 0 and 255.
+    #[inline(always)]
+    pub(in crate::lanes) unsafe fn to_bytes(self, to: *mut u8) {
+        // SAFETY: the caller vouches for the memory; that there is a vector, for the instructions.
+        unsafe {
+            let whole = _mm256_cvtps_epi32(self.0);
+            let pairs = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+            _mm_storel_epi64(to.cast(), _mm_packus_epi16(pairs, pairs));
+        }
+    }
+}
 
 // Every block here stands in a function that is inlined into one with AVX2 and FMA enabled.
 impl Lanes for Avx2 {

@@ -4,14 +4,19 @@ use std::collections::HashMap;
 
 use crate::error::KernelError;
 use crate::graph::{Convolution, Graph, Operation, Value};
+use crate::inner::bytes::table::ByteKernels;
 use crate::inner::finish::Finish;
 use crate::inner::table::Kernels;
 use crate::plan::choice::Choice;
 use crate::plan::network::PlanOptions;
-use crate::plan::placing::{Placing, Task, is_depthwise};
+use crate::plan::placing::{Place, Placing, Task, is_depthwise};
 use crate::plan::stages::Stage;
 use crate::plan::transfer::{Inlet, Outlet};
 use crate::plan::tuning::{Alike, Chosen, Clock, quickest};
+use crate::steps::bytes::carried::{Carried, Way};
+use crate::steps::bytes::convolution::ByteConvolution;
+use crate::steps::bytes::layer::ByteLayer;
+use crate::steps::bytes::pool::BytePool;
 use crate::steps::channels::Channels;
 use crate::steps::depthwise::Depthwise;
 use crate::steps::elementwise::Elementwise;
@@ -24,6 +29,9 @@ use crate::steps::step::{Room, Step};
 use crate::steps::upsample::Upsample;
 use crate::steps::view::View;
 use crate::threads;
+
+/// Output blocks at a time of a convolution of bytes.
+const BLOCKS: usize = 2;
 
 /// A network ready to run, without the memory that a run needs.
 #[derive(Debug)]
@@ -62,14 +70,20 @@ pub(crate) fn build(
     if graph.outputs.is_empty() {
         return Err(KernelError::NoOutputs);
     }
+    if let Some(output) = graph.outputs.iter().find(|output| graph.grid(**output).is_some()) {
+        let shape = graph.shapes[output.0];
+        return Err(KernelError::Misfit { node: "graph", shape, reason: "its output is of bytes" });
+    }
     let kernels = Kernels::of(options.isa).ok_or(KernelError::Isa(options.isa))?;
-    Builder { placing: Placing::new(graph, kernels, options)?, options, kernels }.program(pool, clock)
+    let placing = Placing::new(graph, kernels, options)?;
+    Builder { placing, options, kernels, byte_kernels: ByteKernels::of(options.isa) }.program(pool, clock)
 }
 
 struct Builder<'a, 'w> {
     placing: Placing<'a, 'w>,
     options: &'a PlanOptions,
     kernels: &'static Kernels,
+    byte_kernels: &'static ByteKernels,
 }
 
 impl Builder<'_, '_> {
@@ -90,6 +104,12 @@ impl Builder<'_, '_> {
             // The input is carried in before the first.
             let borders = placing.layout.dirty(place + 1);
             let stage = match task {
+                Task::Copy { from, to } if placing.view(to).pixel != self.kernels.lanes => {
+                    let step = Carried::new(placing.view(from), placing.view(to), Way::Copy, self.byte_kernels)?;
+                    let (step, name) = (Step::Carried(step), "copy".to_owned());
+                    steps.push(Named { step, borders, name, multiplications: 0 });
+                    continue;
+                }
                 Task::Copy { from, to } => {
                     let finish = Finish::new(Default::default(), Default::default());
                     let step = Elementwise::new(placing.view(from), None, placing.view(to), finish, self.kernels)?;
@@ -200,7 +220,8 @@ impl Builder<'_, '_> {
             let layers = [first, self.layer(stage, &second, [Some(view), None])];
             return Some(Chosen::Pair(Box::new(layers), between.planes()));
         }
-        let convolution = convolution(stage).filter(|convolution| !is_depthwise(convolution))?;
+        let of_bytes = self.placing.graph.grid(self.placing.graph.nodes[stage.node].inputs[0]).is_some();
+        let convolution = convolution(stage).filter(|convolution| !is_depthwise(convolution) && !of_bytes)?;
         Some(Chosen::One(Box::new(self.layer(stage, &convolution, [None; 2]))))
     }
 
@@ -230,11 +251,43 @@ impl Builder<'_, '_> {
     fn fixed(&self, stage: &Stage) -> Result<Step, KernelError> {
         let node = &self.placing.graph.nodes[stage.node];
         let place = &self.placing.places[&self.placing.root(node.inputs[0])];
+        let (from, to) = (self.placing.view(place), self.placing.view(&self.placing.places[&stage.output()]));
+        let other = self.placing.others.get(&stage.node).map(|place| self.placing.view(place));
+        let (graph, bytes) = (self.placing.graph, self.byte_kernels);
+        let grid = graph.grid(node.inputs[0]);
+        Ok(match (&node.operation, grid) {
+            (Operation::Convolution(convolution), Some(grid)) => {
+                let layer = ByteLayer {
+                    layer: self.layer(stage, convolution, [None; 2]),
+                    from: grid,
+                    other: stage.other.and_then(|other| graph.grid(other)),
+                    to: graph.grid(stage.output()),
+                    kernels: bytes,
+                };
+                Step::Bytes(Box::new(ByteConvolution::new(&layer, BLOCKS)?))
+            }
+            (Operation::Pool(pool), Some(_)) => Step::BytePool(BytePool::new(from, to, pool, bytes)?),
+            (Operation::Restore, Some(grid)) => Step::Carried(Carried::new(from, to, Way::Restore(grid), bytes)?),
+            (Operation::Quantise, None) => {
+                let grid = graph.grid(stage.output()).ok_or(KernelError::Bounds)?;
+                Step::Carried(Carried::new(from, to, Way::Quantise(grid), bytes)?)
+            }
+            (operation, _) => self.plain(stage, operation, place, other)?,
+        })
+    }
+
+    /// As [`Self::fixed`], of what reads f32 and gives f32.
+    fn plain(
+        &self,
+        stage: &Stage,
+        operation: &Operation<'_>,
+        place: &Place,
+        other: Option<View>,
+    ) -> Result<Step, KernelError> {
         let (from, target, kernels) = (self.placing.view(place), &self.placing.places[&stage.output()], self.kernels);
         let to = self.placing.view(target);
         let finish = Finish::new(stage.before, stage.after);
-        let other = self.placing.others.get(&stage.node).map(|place| self.placing.view(place));
-        Ok(match &node.operation {
+        Ok(match operation {
             Operation::Convolution(convolution) => {
                 Step::Depthwise(Depthwise::new(&self.layer(stage, convolution, [None; 2]))?)
             }
@@ -252,6 +305,8 @@ impl Builder<'_, '_> {
             Operation::Activation(_) | Operation::Add | Operation::Concat => {
                 Step::Elementwise(Elementwise::new(from, other, to, finish, kernels)?)
             }
+            // Bytes on one side.
+            Operation::Quantise | Operation::Restore => return Err(KernelError::Bounds),
         })
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Geometry {
     pub(crate) border: Padding,
     /// Elements of a pixel.
     pub(crate) pixel: usize,
+    /// The byte that borders are full of.
+    pub(crate) fill: u8,
 }
 
 /// A buffer by its number.
@@ -33,7 +35,7 @@ struct Buffer {
     /// The first step that writes to it and the last one that reads it.
     life: [usize; 2],
     start: usize,
-    /// Whether something else than zeros may lie in its border when its life begins.
+    /// Whether something else than what is to be there may lie in its border when its life begins.
     dirty: bool,
 }
 
@@ -57,7 +59,7 @@ const LINE: usize = 16;
 
 impl Geometry {
     pub(crate) const fn of(shape: Shape, blocks: usize, pixel: usize) -> Self {
-        Self { blocks, height: shape.height, width: shape.width, border: Padding::NONE, pixel }
+        Self { blocks, height: shape.height, width: shape.width, border: Padding::NONE, pixel, fill: 0 }
     }
 
     /// Makes the border wide enough for another reader.
@@ -98,6 +100,7 @@ impl Geometry {
             height: self.height,
             width: self.width,
             border: self.border,
+            fill: self.fill,
         }
     }
 }
@@ -155,14 +158,15 @@ impl Layout {
         let overlap = |one: Range<usize>, other: Range<usize>| one.start < other.end && other.start < one.end;
         let dirty = |buffer: &Buffer| {
             buffer.geometry.border != Padding::NONE
-                && self.buffers.iter().any(|other| !same(buffer, other) && overlap(buffer.range(), other.range()))
+                && (buffer.geometry.fill != 0
+                    || self.buffers.iter().any(|other| !same(buffer, other) && overlap(buffer.range(), other.range())))
         };
         let dirty: Vec<bool> = self.buffers.iter().map(dirty).collect();
         self.buffers.iter_mut().zip(dirty).for_each(|(buffer, dirty)| buffer.dirty = dirty);
         Ok(())
     }
 
-    /// The buffers whose borders have to be made zero before a step. Only after [`Self::place`] is it known.
+    /// The buffers whose borders have to be cleared before a step. Only after [`Self::place`] is it known.
     pub(crate) fn dirty(&self, step: usize) -> Vec<View> {
         let begins = |buffer: &&Buffer| buffer.dirty && buffer.life[0] == step;
         let view = |buffer: &Buffer| buffer.geometry.view(buffer.start, self.elements, 0, buffer.geometry.blocks);

@@ -9,6 +9,7 @@ use crate::plan::layout::{BufferId, Geometry, Layout};
 use crate::plan::network::PlanOptions;
 use crate::plan::stages::{Stage, roots, stages};
 use crate::shape::{Padding, Shape, Window};
+use crate::steps::bytes::layer::pixel;
 use crate::steps::channels::Channels;
 use crate::steps::view::View;
 
@@ -129,6 +130,8 @@ impl<'a, 'w> Placing<'a, 'w> {
             let plane = shape.height * shape.width * self.kernels.lanes * size_of::<f32>();
             if !is_depthwise(layer)
                 || is_depthwise(expansion)
+                || self.graph.grid(value).is_some()
+                || self.graph.grid(self.graph.nodes[first.node].inputs[0]).is_some()
                 || first.other.is_some()
                 || is_output
                 || stages.iter().filter(reads).count() > 1
@@ -211,9 +214,18 @@ impl<'a, 'w> Placing<'a, 'w> {
     }
 
     fn place(&mut self, value: Value, channels: &Channels) {
-        let geometry = Geometry::of(self.shape(value), channels.blocks(), self.kernels.lanes);
-        let buffer = self.layout.add(geometry);
+        let buffer = self.layout.add(self.geometry(value, channels));
         self.places.insert(value, Place { buffer, first: 0, channels: channels.clone() });
+    }
+
+    /// The memory that a value needs.
+    fn geometry(&self, value: Value, channels: &Channels) -> Geometry {
+        let lanes = self.kernels.lanes;
+        let geometry = Geometry::of(self.shape(value), channels.blocks(), lanes);
+        match self.graph.grid(value) {
+            None => geometry,
+            Some(grid) => Geometry { pixel: pixel(lanes), fill: grid.zero(), ..geometry },
+        }
     }
 
     /// For each value that is written into a concatenation: which one, and from which block on.
@@ -274,6 +286,8 @@ impl<'a, 'w> Placing<'a, 'w> {
                 Operation::Activation(_)
                 | Operation::Pool(_)
                 | Operation::Upsample(_)
+                | Operation::Quantise
+                | Operation::Restore
                 | Operation::Mean
                 | Operation::Add
                 | Operation::Scale => first(),
@@ -327,7 +341,7 @@ impl<'a, 'w> Placing<'a, 'w> {
             let place = if place.channels == *wanted {
                 place
             } else {
-                let geometry = Geometry::of(self.shape(other), wanted.blocks(), self.kernels.lanes);
+                let geometry = self.geometry(self.root(other), wanted);
                 let to = Place { buffer: self.layout.add(geometry), first: 0, channels: wanted.clone() };
                 self.tasks.push(Task::Regroup { from: place, to: to.clone() });
                 to

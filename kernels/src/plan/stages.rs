@@ -66,6 +66,13 @@ pub(crate) fn stages(graph: &Graph<'_>) -> Vec<Stage> {
                     stage.last = reader;
                     stage.after = activation(&mut stage, &mut fused);
                 }
+                // What multiplies bytes can give bytes.
+                let quantises = |reader: &usize| matches!(graph.nodes[*reader].operation, Operation::Quantise);
+                let of_bytes = graph.grid(graph.nodes[node].inputs[0]).is_some();
+                if let Some(reader) = only_reader(stage.last + 1).filter(quantises).filter(|_| of_bytes) {
+                    fused[reader] = true;
+                    stage.last = reader;
+                }
             }
             Operation::Add => {
                 stage.other = graph.nodes[node].inputs.get(1).copied();
@@ -77,6 +84,18 @@ pub(crate) fn stages(graph: &Graph<'_>) -> Vec<Stage> {
         }
         stages.push(stage);
     }
+    // Bytes that are restored to be added to sums of bytes, and for nothing else, are read as they are.
+    let mut restored = Vec::new();
+    for stage in &mut stages {
+        let of_bytes = graph.grid(graph.nodes[stage.node].inputs[0]).is_some();
+        let Some(other) = stage.other.filter(|other| of_bytes && only_reader(other.0).is_some()) else { continue };
+        let Some(node) = other.0.checked_sub(1) else { continue };
+        if matches!(graph.nodes[node].operation, Operation::Restore) {
+            stage.other = Some(graph.nodes[node].inputs[0]);
+            restored.push(node);
+        }
+    }
+    stages.retain(|stage| !restored.contains(&stage.node));
     stages.sort_by_key(|stage| stage.last);
     stages
 }

@@ -25,6 +25,11 @@ impl Channels {
         Self { runs, lanes }
     }
 
+    /// Channels of a block.
+    pub(crate) const fn lanes(&self) -> usize {
+        self.lanes
+    }
+
     pub(crate) fn blocks(&self) -> usize {
         self.runs.iter().map(|run| run.div_ceil(self.lanes)).sum()
     }

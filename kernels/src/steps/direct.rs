@@ -8,6 +8,7 @@ use crate::inner::finish::Finish;
 use crate::inner::table::{Kernels, TileFn};
 use crate::inner::tile::Tile;
 use crate::memory::{Address, Memory};
+use crate::steps::cover::{Placed, cover};
 use crate::steps::layer::Layer;
 use crate::steps::view::View;
 use crate::threads::Pool;
@@ -51,7 +52,7 @@ pub(crate) struct Direct {
     channels: Vec<usize>,
     groups: Vec<Group>,
     /// For groups of 1, 2, ... blocks: the tiles that cover a plane.
-    tiles: Vec<Vec<Placed>>,
+    tiles: Vec<Vec<Placed<TileFn>>>,
     /// Products for one image.
     products: usize,
     weights: Memory,
@@ -67,14 +68,6 @@ struct Group {
     inputs: [usize; 2],
     /// Where its weights begin.
     weights: usize,
-}
-
-/// A tile at its place in a plane.
-#[derive(Debug, Clone, Copy)]
-struct Placed {
-    row: usize,
-    column: usize,
-    run: TileFn,
 }
 
 impl Direct {
@@ -103,7 +96,11 @@ impl Direct {
         let sides = if flat { [1, to.height * to.width] } else { [to.height, to.width] };
         let step = convolution.window.stride[1] * from.pixel;
         let most = groups.iter().map(|group| group.blocks).max().unwrap_or(0);
-        let tiles = (1..=most).map(|blocks| cover(kernels, blocks, sides, step)).collect::<Result<_, _>>()?;
+        let covered = |blocks| {
+            let widest = |rows| kernels.widest(blocks, rows, step);
+            cover(sides, widest, |rows, columns| kernels.tile(blocks, rows, columns, step))
+        };
+        let tiles = (1..=most).map(covered).collect::<Result<_, _>>()?;
         Ok(Self {
             from: *from,
             from_start,
@@ -195,7 +192,7 @@ impl Direct {
 
     /// # Safety
     /// As [`Self::run`]; nobody else writes to these tiles' outputs, which begin at `to_start`.
-    unsafe fn part(&self, arena: Address, image: usize, group: &Group, tiles: &[Placed], to_start: *mut f32) {
+    unsafe fn part(&self, arena: Address, image: usize, group: &Group, tiles: &[Placed<TileFn>], to_start: *mut f32) {
         let Self { from, to, kernels, .. } = self;
         let planar = from.pixel == 1;
         let channels = if planar { &self.channels[..] } else { &self.channels[group.inputs[0]..group.inputs[1]] };
@@ -234,7 +231,7 @@ impl Direct {
             let later = tile.weights.wrapping_add(steps * group.blocks * kernels.lanes);
             tile.later_step = (group.blocks * kernels.lanes).div_ceil(tiles.len().max(1));
             for (place, placed) in tiles.iter().enumerate() {
-                let Placed { row, column, run } = *placed;
+                let Placed { row, column, run, .. } = *placed;
                 let after = tiles.get(place + 1).unwrap_or(placed);
                 tile.ahead = (after.row * tile.from_row + after.column * tile.from_column)
                     .wrapping_sub(row * tile.from_row + column * tile.from_column);
@@ -306,27 +303,4 @@ fn pack(layer: &Layer<'_>, groups: &[Group], channels: &[usize], packed: &mut [f
             }
         }
     }
-}
-
-/// Tiles that cover a plane, as wide as they can be and about equally wide.
-fn cover(
-    kernels: &Kernels,
-    blocks: usize,
-    [rows, columns]: [usize; 2],
-    step: usize,
-) -> Result<Vec<Placed>, KernelError> {
-    let mut tiles = Vec::new();
-    let mut row = 0;
-    while row < rows {
-        // Two rows where one alone would leave registers idle.
-        let high = if columns <= kernels.widest(blocks, 2, step) && row + 2 <= rows { 2 } else { 1 };
-        let across = columns.div_ceil(kernels.widest(blocks, high, step).max(1));
-        for place in 0..across {
-            let (column, end) = (columns * place / across, columns * (place + 1) / across);
-            let run = kernels.tile(blocks, high, end - column, step).ok_or(KernelError::Bounds)?;
-            tiles.push(Placed { row, column, run });
-        }
-        row += high;
-    }
-    Ok(tiles)
 }

@@ -3,7 +3,9 @@
 //!
 //! A step is built from views, and refuses what would reach outside of them: that is what its unsafe blocks rely on.
 
+pub(crate) mod bytes;
 pub(crate) mod channels;
+pub(crate) mod cover;
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod elementwise;

@@ -12,8 +12,9 @@ use crate::threads::Pool;
 pub(crate) struct Regroup {
     from: View,
     to: View,
-    /// From where to where, in elements from the views' starts.
+    /// From where to where, in elements from the views' starts: f32, or bytes.
     pairs: Vec<[usize; 2]>,
+    bytes: bool,
 }
 
 impl Regroup {
@@ -54,6 +55,11 @@ impl Regroup {
         if from_channels.blocks() != from.blocks || to_channels.blocks() != to.blocks {
             return Err(KernelError::Bounds);
         }
+        if from.pixel != to.pixel {
+            return Err(KernelError::Bounds);
+        }
+        let bytes = from.pixel != from_channels.lanes();
+        let unit = if bytes { size_of::<f32>() } else { 1 };
         let mut pairs = Vec::with_capacity(shape.elements());
         for (channel, [block, lane]) in from_places.into_iter().skip(first).take(shape.channels).enumerate() {
             for y in 0..shape.height {
@@ -61,19 +67,19 @@ impl Regroup {
                     let [to_channel, to_y, to_x] = place(channel, y, x);
                     let [to_block, to_lane] = to_places.get(to_channel).copied().ok_or(KernelError::Bounds)?;
                     pairs.push([
-                        block * from.block + y * from.row + x * from.pixel + lane,
-                        to_block * to.block + to_y * to.row + to_x * to.pixel + to_lane,
+                        unit * (block * from.block + y * from.row + x * from.pixel) + lane,
+                        unit * (to_block * to.block + to_y * to.row + to_x * to.pixel) + to_lane,
                     ]);
                 }
             }
         }
-        Ok(Self { from, to, pairs })
+        Ok(Self { from, to, pairs, bytes })
     }
 
     /// # Safety
     /// The views lie in `arena` for so many images, and nobody else uses it.
     pub(crate) unsafe fn run(&self, arena: Address, images: usize, pool: &mut Pool) {
-        let Self { from, to, pairs } = self;
+        let Self { from, to, pairs, bytes } = self;
         pool.run(images, &|image| {
             // SAFETY: all pairs lie inside of both views, each task in an image of its own.
             unsafe {
@@ -83,8 +89,13 @@ impl Regroup {
                         arena.at(to.at(image, block) + y * to.row).write_bytes(0, to.width * to.pixel);
                     }
                 }
+                let (from, to) = (arena.at(from.at(image, 0)), arena.at(to.at(image, 0)));
                 for [source, target] in pairs {
-                    *arena.at(to.at(image, 0) + target) = *arena.at(from.at(image, 0) + source);
+                    if *bytes {
+                        *to.cast::<u8>().add(*target) = *from.cast::<u8>().add(*source);
+                    } else {
+                        *to.add(*target) = *from.add(*source);
+                    }
                 }
             }
         });

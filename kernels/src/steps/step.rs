@@ -2,6 +2,9 @@
 
 use crate::error::KernelError;
 use crate::memory::Memory;
+use crate::steps::bytes::carried::Carried;
+use crate::steps::bytes::convolution::ByteConvolution;
+use crate::steps::bytes::pool::BytePool;
 use crate::steps::depthwise::Depthwise;
 use crate::steps::direct::Direct;
 use crate::steps::elementwise::Elementwise;
@@ -93,6 +96,9 @@ pub(crate) enum Step {
     Upsample(Upsample),
     Scale(Scale),
     Regroup(Regroup),
+    Bytes(Box<ByteConvolution>),
+    BytePool(BytePool),
+    Carried(Carried),
 }
 
 impl Step {
@@ -115,6 +121,9 @@ impl Step {
                 Self::Upsample(step) => step.run(arena, images, pool),
                 Self::Scale(step) => step.run(arena, images, pool),
                 Self::Regroup(step) => step.run(arena, images, pool),
+                Self::Bytes(step) => step.run(arena, images, pool),
+                Self::BytePool(step) => step.run(arena, images, pool),
+                Self::Carried(step) => step.run(arena, images, pool),
             }
         }
     }
@@ -135,12 +144,15 @@ impl Step {
             Self::Depthwise(step) => step.weights(),
             Self::Expanded(step) => step.weights(),
             Self::Linear(step) => step.weights(),
+            Self::Bytes(step) => step.weights(),
             Self::Pool(_)
             | Self::Mean(_)
             | Self::Elementwise(_)
             | Self::Upsample(_)
             | Self::Scale(_)
-            | Self::Regroup(_) => 0,
+            | Self::Regroup(_)
+            | Self::BytePool(_)
+            | Self::Carried(_) => 0,
         }
     }
 
@@ -158,6 +170,9 @@ impl Step {
             Self::Upsample(_) => "upsample".to_owned(),
             Self::Scale(_) => "scale".to_owned(),
             Self::Regroup(_) => "regroup".to_owned(),
+            Self::Bytes(step) => step.describe(),
+            Self::BytePool(_) => "bytes pool".to_owned(),
+            Self::Carried(step) => step.describe().to_owned(),
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct View {
     pub(crate) height: usize,
     pub(crate) width: usize,
     pub(crate) border: Padding,
+    /// The byte that borders are full of: other than zero only where they stand for the zero of bytes.
+    pub(crate) fill: u8,
 }
 
 impl View {
@@ -32,24 +34,24 @@ impl View {
         self.row == self.width * self.pixel && self.block == self.height * self.row
     }
 
-    /// Makes the borders of all blocks zero.
+    /// Fills the borders of all blocks.
     ///
     /// # Safety
     /// The view lies in `arena` for so many images, and nobody else uses it.
     pub(crate) unsafe fn clear_border(&self, arena: Address, images: usize) {
         let Padding { top, bottom, left, right } = self.border;
-        let (row, pixel) = (self.row, self.pixel);
+        let (row, pixel, fill) = (self.row, self.pixel, self.fill);
         for (image, block) in (0..images).flat_map(|image| (0..self.blocks).map(move |block| (image, block))) {
             let corner = self.corner() + image * self.image + block * self.block;
             // SAFETY: a plane with its border has `block` elements from its corner on.
             unsafe {
                 // What is left of one row and right of the row before lies side by side.
-                arena.at(corner).write_bytes(0, top * row + left * pixel);
+                arena.at(corner).write_bytes(fill, top * row + left * pixel);
                 for y in top + 1..top + self.height {
-                    arena.at(corner + y * row - right * pixel).write_bytes(0, (left + right) * pixel);
+                    arena.at(corner + y * row - right * pixel).write_bytes(fill, (left + right) * pixel);
                 }
                 let end = corner + (top + self.height) * row;
-                arena.at(end - right * pixel).write_bytes(0, bottom * row + right * pixel);
+                arena.at(end - right * pixel).write_bytes(fill, bottom * row + right * pixel);
             }
         }
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod allocations;
+mod bytes;
 mod convolutions;
 #[path = "../../benches/networks.rs"]
 #[allow(dead_code, reason = "its single layers are for measuring")]
