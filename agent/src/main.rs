@@ -76,6 +76,20 @@ Examples:
         #[command(flatten)]
         asked: command::Bench,
     },
+    /// Make a model ready to compute in int8: calibrate it over pictures of yours, and compare with f32
+    #[command(after_help = "\
+Examples:
+  adit-agent quantise --models models --model resnet50 pictures/*.jpg
+  adit-agent quantise --models models --model resnet50 --version 2 pictures/*.jpg
+
+The calibration is written beside the weights, as int8.json, and counts where model.toml says: precision = \"int8\".
+Pictures are not kept. A calibration of other weights is refused: after new weights, give the command again.")]
+    Quantise {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        asked: command::Quantise,
+    },
     /// Ask a model about images, without any relay
     #[command(after_help = "\
 Examples:
@@ -167,6 +181,9 @@ fn main() -> ExitCode {
             command::list(&config.serving, json)
         }),
         Command::Bench { place, asked } => with(place.settings(), |config| command::bench(&asked, &config.serving)),
+        Command::Quantise { place, asked } => {
+            with(place.settings(), |config| command::quantise(&asked, &config.serving))
+        }
         Command::Infer { settings, model, top, device, images } => with(settings, |mut config| {
             config.serving.device = device.unwrap_or(config.serving.device);
             command::infer(config, model.as_deref(), top, &images)

@@ -6,9 +6,9 @@
 //!
 //! The weights are lent to the plan while it packs them, not copied.
 
-use std::ops::Range;
+use std::ops;
 
-use adit_kernels::{self as kernels, Blueprint, Plan, PlanOptions, Pool, Reduction};
+use adit_kernels::{self as kernels, Blueprint, Observer, Plan, PlanOptions, Pool, Range, Reduction};
 use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
 
 use crate::error::VisionError;
@@ -20,8 +20,34 @@ use crate::shape::ImageShape;
 /// on a processor, and would only take memory: which a plan takes for as many as come, and not before.
 pub(crate) const ROOM: usize = 8;
 
-/// Makes the plan of a graph, for passes of up to so many images, ready to be run with about so many threads.
-pub(crate) fn blueprint(graph: &Graph, room: usize, threads: usize) -> Result<Blueprint, VisionError> {
+/// Makes the plan of a graph, for passes of up to so many images, ready to be run with about so many threads; where `ranges` are those
+/// of its values, with its convolutions on bytes.
+pub(crate) fn blueprint(
+    graph: &Graph,
+    room: usize,
+    threads: usize,
+    ranges: Option<&[Range]>,
+) -> Result<Blueprint, VisionError> {
+    let options = PlanOptions { batch: room, threads, ..PlanOptions::default() };
+    of_plain(graph, |plain| {
+        let plan = match ranges {
+            None => Plan::new(plain, &options)?,
+            Some(ranges) => Plan::new(&plain.quantised(ranges)?, &options)?,
+        };
+        Ok(plan.blueprint())
+    })
+}
+
+/// What looks at the numbers that flow through a graph, run with so many threads.
+pub(crate) fn observer(graph: &Graph, threads: usize) -> Result<Observer, VisionError> {
+    of_plain(graph, |plain| Ok(Observer::new(plain, threads)?))
+}
+
+/// Makes something of a graph as the plan is to see it.
+fn of_plain<T>(
+    graph: &Graph,
+    make: impl FnOnce(&kernels::Graph<'_>) -> Result<T, VisionError>,
+) -> Result<T, VisionError> {
     let nodes = nodes(graph)?;
     let mut plain = kernels::Graph::new(shape(graph.input()))?;
     // A step makes the value after its own place: the input is the first.
@@ -32,13 +58,12 @@ pub(crate) fn blueprint(graph: &Graph, room: usize, threads: usize) -> Result<Bl
     }
     let outputs: Vec<kernels::Value> = graph.outputs().iter().map(|value| values[value.0]).collect();
     plain.set_outputs(&outputs)?;
-    let options = PlanOptions { batch: room, threads, ..PlanOptions::default() };
-    Ok(Plan::new(&plain, &options)?.blueprint())
+    make(&plain)
 }
 
 /// Weights: a tensor's own elements, or what was made of them.
 enum Numbers<'a> {
-    Lent(StorageRef<'a>, Range<usize>),
+    Lent(StorageRef<'a>, ops::Range<usize>),
     Own(Vec<f32>),
 }
 

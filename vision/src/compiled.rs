@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use adit_kernels::{Isa, StepTime};
+use adit_kernels::{Isa, Range, StepTime};
 use candle_core::Tensor;
 
 use crate::error::VisionError;
@@ -46,6 +46,11 @@ impl Compiled {
         let plans = Plans::with_room(graph, 1)?;
         let regions = Regions { gather: *gather, head: Plans::with_room(head, 1)? };
         Ok(Self { plans, isa: Isa::best(), decoder: Some(decoder), regions: Some(regions) })
+    }
+
+    /// Of a graph with these ranges, on bytes; `decoder` is nothing for a classifier.
+    pub(crate) fn quantised(graph: &Graph, decoder: Option<Decoder>, ranges: &[Range]) -> Result<Self, VisionError> {
+        Ok(Self { plans: Plans::quantised(graph, ranges)?, isa: Isa::best(), decoder, regions: None })
     }
 
     /// What the layers give, not yet interpreted: `[N, C, H, W]` for each output of the graph, in the processor's memory.

@@ -78,6 +78,35 @@ pub enum VisionError {
         /// Why not.
         reason: &'static str,
     },
+    /// A file that is no calibration.
+    #[error("{} is no calibration: {reason}", .path.display())]
+    Calibration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Bytes were asked for, and it is not known what they stand for.
+    #[error(
+        "`int8` needs a calibration, and {} is not there: make it with `adit-agent quantise --models DIR --model NAME IMAGES...`",
+        .path.display()
+    )]
+    NoCalibration {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A calibration that is not of this network.
+    #[error("the calibration was made for {made_for}: make it anew with `adit-agent quantise`")]
+    StaleCalibration {
+        /// What it was made for.
+        made_for: String,
+    },
+    /// Nothing to calibrate by.
+    #[error("{images} pictures gave no ranges to calibrate by: none was seen, or the network's numbers are no numbers")]
+    NoRanges {
+        /// Pictures that were run.
+        images: usize,
+    },
     /// A network was to be warmed at no batch size.
     #[error("there is no batch size to warm a network at")]
     NoSizes,

@@ -93,6 +93,10 @@ impl Graph {
     /// f32. Fails where the device cannot compute in it.
     pub fn in_precision(mut self, precision: Precision) -> Result<Self, VisionError> {
         precision.check(&self.device)?;
+        if precision == Precision::Int8 {
+            let reason = "layers are not computed in bytes one by one, only by fused kernels";
+            return Err(VisionError::Precision { precision, reason });
+        }
         for step in &mut self.steps {
             step.layer = step.layer.to_dtype(precision.dtype())?;
         }

@@ -1,10 +1,9 @@
 //! Networks, images and training: pure computation, no network, no clock, no runtime.
 //!
-//! The walk of one picture: [`image::decode`] makes pixels of its bytes, [`image::prepare`] makes a network's input of
-//! the pixels, [`Network::forward`] makes [`Heads`] of a batch of inputs, [`probabilities`] and [`top`] make
-//! predictions of the heads; of a detector's heads, [`candidates`] and [`detections`] make boxes in the picture. A
-//! network comes from the zoo: an [`Architecture`] is built with [`Weights`] on a device ([`DeviceChoice`]), as a [`Graph`]
-//! of named layers that can be walked.
+//! The walk of one picture: [`image::decode`] makes pixels of its bytes, [`image::prepare`] makes a network's input of the pixels,
+//! [`Network::forward`] makes [`Heads`] of a batch of inputs, [`probabilities`] and [`top`] make predictions of the heads; of a
+//! detector's heads, [`candidates`] and [`detections`] make boxes in the picture. A network comes from the zoo: an [`Architecture`] is
+//! built with [`Weights`] on a device ([`DeviceChoice`]), as a [`Graph`] of named layers that can be walked.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -14,6 +13,7 @@ pub mod train;
 mod align;
 mod boxes;
 mod builder;
+mod calibration;
 mod compile;
 mod compiled;
 mod depthwise;
@@ -36,12 +36,9 @@ mod unfold;
 mod weights;
 mod zoo;
 
-pub use adit_kernels::{Isa, StepTime};
-pub use adit_picture::ImageError;
-pub use candle_core::{Device, Tensor};
-
 pub use crate::boxes::{Candidates, DetectOptions};
 pub use crate::builder::GraphBuilder;
+pub use crate::calibration::{Calibration, Calibrator};
 pub use crate::compiled::Compiled;
 pub use crate::device::{Compute, DeviceChoice};
 pub use crate::error::{DeviceFault, VisionError};
@@ -57,3 +54,6 @@ pub use crate::shape::ImageShape;
 pub use crate::stop::Stop;
 pub use crate::weights::Weights;
 pub use crate::zoo::Architecture;
+pub use adit_kernels::{Isa, StepTime};
+pub use adit_picture::ImageError;
+pub use candle_core::{Device, Tensor};

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use adit_kernels::{Blueprint, KernelError, Plan, StepTime};
+use adit_kernels::{Blueprint, KernelError, Plan, Range, StepTime};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, bail};
 
 use crate::compile::{ROOM, blueprint};
@@ -27,7 +27,7 @@ pub(crate) struct Plans {
 }
 
 /// A pass shares the threads of the caller's pool: it has as many of its own, which sleep between passes.
-fn threads() -> usize {
+pub(crate) fn threads() -> usize {
     rayon::current_num_threads().clamp(1, MOST_THREADS)
 }
 
@@ -38,9 +38,14 @@ impl Plans {
         Self::with_room(graph, ROOM)
     }
 
+    /// As [`Self::of`], with convolutions on bytes: `ranges` are those of the graph's values.
+    pub(crate) fn quantised(graph: &Graph, ranges: &[Range]) -> Result<Self, VisionError> {
+        Ok(Self { blueprint: blueprint(graph, ROOM, threads(), Some(ranges))?, idle: Mutex::default() })
+    }
+
     /// As [`Self::of`], with at most so many images at a time: more are run in several goes.
     pub(crate) fn with_room(graph: &Graph, room: usize) -> Result<Self, VisionError> {
-        Ok(Self { blueprint: blueprint(graph, room, threads())?, idle: Mutex::default() })
+        Ok(Self { blueprint: blueprint(graph, room, threads(), None)?, idle: Mutex::default() })
     }
 
     /// Shape of one input image.

@@ -21,6 +21,9 @@ pub enum Precision {
     F16,
     /// The upper half of an f32: eight bits of a number, of any size.
     Bf16,
+    /// Bytes between convolutions, and sums of them in whole numbers: on a processor, by the fused kernels, and after a
+    /// [`Calibration`](crate::Calibration).
+    Int8,
 }
 
 impl fmt::Display for Precision {
@@ -29,6 +32,7 @@ impl fmt::Display for Precision {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -46,6 +50,7 @@ impl Precision {
             Self::F32 => DType::F32,
             Self::F16 => DType::F16,
             Self::Bf16 => DType::BF16,
+            Self::Int8 => DType::U8,
         }
     }
 
@@ -53,6 +58,9 @@ impl Precision {
     /// slower than f32.
     pub fn check(self, device: &Device) -> Result<(), VisionError> {
         match (self, device.is_cpu()) {
+            (Self::Int8, false) => {
+                Err(VisionError::Precision { precision: self, reason: "bytes are for processors: a GPU has f16" })
+            }
             (Self::Bf16, true) => Err(VisionError::Precision {
                 precision: self,
                 reason: "a processor multiplies no bf16 here, only a GPU does",
@@ -68,14 +76,17 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_types() {
-        for (precision, name, bytes) in
-            [(Precision::F32, "f32", 4), (Precision::F16, "f16", 2), (Precision::Bf16, "bf16", 2)]
-        {
+        for (precision, name, bytes) in [
+            (Precision::F32, "f32", 4),
+            (Precision::F16, "f16", 2),
+            (Precision::Bf16, "bf16", 2),
+            (Precision::Int8, "int8", 1),
+        ] {
             assert_eq!(serde_json::from_str::<Precision>(&format!("\"{name}\"")).unwrap(), precision);
             assert_eq!((precision.to_string().as_str(), precision.bytes()), (name, bytes));
         }
         let error = serde_json::from_str::<Precision>("\"fp16\"").unwrap_err().to_string();
-        assert!(error.contains("expected one of `f32`, `f16`, `bf16`"), "{error}");
+        assert!(error.contains("expected one of `f32`, `f16`, `bf16`, `int8`"), "{error}");
     }
 
     #[test]

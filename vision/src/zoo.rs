@@ -1,10 +1,13 @@
 //! All architectures, by name.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use candle_core::Device;
 
+use crate::calibration::Calibration;
+use crate::compiled::Compiled;
 use crate::error::VisionError;
 use crate::execution::{Execution, Kernels};
 use crate::graph::Graph;
@@ -227,6 +230,10 @@ impl Architecture {
         precision.check(device)?;
         let compiled = kernels == Kernels::Auto && precision == Precision::F32 && device.is_cpu();
         Ok(match (self, precision) {
+            (_, Precision::Int8) => {
+                let reason = "it needs a calibration: make one with `adit-agent quantise`";
+                return Err(VisionError::Precision { precision, reason });
+            }
             (Self::Borrowed(borrowed), Precision::F32) => borrowed.build(weights, device)?,
             (Self::Borrowed(_), _) => {
                 let reason = "networks of candle-transformers compute in f32 only";
@@ -241,6 +248,53 @@ impl Architecture {
                 if compiled { Box::new(classifier.compile()?) } else { Box::new(classifier.in_precision(precision)?) }
             }
         })
+    }
+
+    /// As [`Self::build`], on the processor and with convolutions on bytes, as far as a calibration was made for. Fails for a
+    /// calibration of another network or other weights, and for what cannot be computed in bytes.
+    pub fn build_quantised(
+        self,
+        calibration: &Calibration,
+        weights: &Weights,
+    ) -> Result<Box<dyn Network>, VisionError> {
+        let graph = self.in_bytes(weights)?;
+        Ok(Box::new(Compiled::quantised(&graph, self.decoder(), calibration.ranges(self, weights)?)?))
+    }
+
+    /// As [`Self::build_for`] or [`Self::build_quantised`], as the precision asks: the file of the calibration is read where bytes are
+    /// asked for.
+    pub fn build_beside(
+        self,
+        execution: Execution,
+        weights: &Weights,
+        device: &Device,
+        calibration: &Path,
+    ) -> Result<Box<dyn Network>, VisionError> {
+        let Execution { precision, kernels } = execution;
+        if precision != Precision::Int8 {
+            return self.build_for(execution, weights, device);
+        }
+        precision.check(device)?;
+        if kernels == Kernels::Off {
+            return Err(VisionError::Precision {
+                precision,
+                reason: "only the kernels multiply bytes, and they are off",
+            });
+        }
+        if !calibration.exists() {
+            return Err(VisionError::NoCalibration { path: calibration.to_owned() });
+        }
+        self.build_quantised(&Calibration::read(calibration)?, weights)
+    }
+
+    /// The graph of what can be computed in bytes.
+    pub(crate) fn in_bytes(self, weights: &Weights) -> Result<Graph, VisionError> {
+        let reason = match self {
+            Self::Borrowed(_) => "networks of candle-transformers compute in f32 only",
+            Self::FasterRcnn => "detectors of two stages compute in f32 only",
+            _ => return self.graph(weights, &Device::Cpu),
+        };
+        Err(VisionError::Precision { precision: Precision::Int8, reason })
     }
 
     /// As [`Self::build`], but with the layers still open to whoever wants to walk them. Fails for a detector.

@@ -183,7 +183,7 @@ pub async fn pull(
     };
     let mut chosen = Chosen::default();
     let weights = Weights::read(&part).map_err(|error| unfit(&error))?;
-    let opened = Opened::assemble(&spec, &weights, &Devices::cpu(), |classes| {
+    let opened = Opened::assemble(&spec, &weights, &Devices::cpu(), Path::new(""), |classes| {
         chosen.choose(&spec, text.is_some(), wanted, names, classes)
     });
     let opened = opened.map_err(PullError::Unfit)?;

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use adit_common::id::{ModelName, Version};
+use adit_vision::Precision;
 
-use super::model::weights_file;
+use super::model::{calibration_file, weights_file};
 use super::spec::{Kind, Spec};
 
 /// What tells one state of a file from another. Only ever compared for being the same: it says nothing of what is newer.
@@ -24,11 +25,13 @@ pub(super) struct Stamp {
     modified: Option<SystemTime>,
     /// The inode: a file that was renamed into another's place may have its size and even its time.
     file: u64,
+    /// The time and the inode of what has to be beside it, where something has.
+    beside: Option<(Option<SystemTime>, u64)>,
 }
 
 impl Stamp {
     fn of(metadata: &Metadata) -> Self {
-        Self { length: metadata.len(), modified: metadata.modified().ok(), file: metadata.ino() }
+        Self { length: metadata.len(), modified: metadata.modified().ok(), file: metadata.ino(), beside: None }
     }
 
     /// Of whatever file is there; `None` if there is none that can be read.
@@ -36,9 +39,14 @@ impl Stamp {
         std::fs::metadata(path).ok().filter(Metadata::is_file).map(|metadata| Self::of(&metadata))
     }
 
+    /// With the file that belongs to it.
+    fn with(self, path: &Path) -> Self {
+        Self { beside: Self::read(path).map(|beside| (beside.modified, beside.file)), ..self }
+    }
+
     #[cfg(test)]
     pub(super) const fn made_of(length: u64, file: u64) -> Self {
-        Self { length, modified: None, file }
+        Self { length, modified: None, file, beside: None }
     }
 }
 
@@ -85,8 +93,8 @@ fn model(folder: &Path) -> Result<Found, Fault> {
     let (versions, labels) = match &spec.kind {
         // It has no files; policies apply to the one version that it always has.
         Kind::StandIn(_) => (BTreeMap::from([(Version(1), None)]), None),
-        Kind::Network { versions, labels, .. } => {
-            let there = versions_in(versions);
+        Kind::Network { versions, labels, execution, .. } => {
+            let there = versions_in(versions, execution.precision == Precision::Int8);
             let there = there.map_err(|error| Fault::Wrong(format!("cannot read {}: {error}", versions.display())))?;
             (there, Stamp::read(labels))
         }
@@ -94,13 +102,15 @@ fn model(folder: &Path) -> Result<Found, Fault> {
     Ok(Found { spec, versions, labels })
 }
 
-fn versions_in(folder: &Path) -> io::Result<BTreeMap<Version, Option<Stamp>>> {
+/// `calibrated` versions are others with another calibration.
+fn versions_in(folder: &Path, calibrated: bool) -> io::Result<BTreeMap<Version, Option<Stamp>>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder)? {
         let name = entry?.file_name();
         if let Some(version) = name.to_str().and_then(|name| name.parse().ok())
             && let Some(stamp) = Stamp::read(&weights_file(folder, version))
         {
+            let stamp = if calibrated { stamp.with(&calibration_file(folder, version)) } else { stamp };
             found.insert(version, Some(stamp));
         }
     }

@@ -46,7 +46,7 @@ pub use catalogue::{Catalogue, Entry};
 pub use description::describe;
 pub use devices::Devices;
 pub use infer::{Defaults, Limits, Serving};
-pub use model::Model;
+pub use model::{Model, calibration_file, weights_file};
 pub use receipt::Receipt;
 pub use repository::Repository;
 pub use request::{Choice, Findings, InferRequest, InferResponse, Input, Priority};

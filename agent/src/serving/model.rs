@@ -314,8 +314,13 @@ impl Model {
 }
 
 /// The file of a version's weights.
-pub(super) fn weights_file(versions: &Path, version: Version) -> PathBuf {
+pub fn weights_file(versions: &Path, version: Version) -> PathBuf {
     versions.join(version.to_string()).join("model.safetensors")
+}
+
+/// The file beside them that says what bytes stand for, where the network computes in bytes.
+pub fn calibration_file(versions: &Path, version: Version) -> PathBuf {
+    versions.join(version.to_string()).join("int8.json")
 }
 
 /// The network of a version on its device, warmed. Reads and computes for seconds. An error is the reason why the version is
@@ -336,7 +341,8 @@ pub(super) fn network(version: Version, kind: &Kind, origin: Origin, devices: &D
             Origin::Folder => Weights::read(&weights_file(versions, version))?,
             Origin::Embedded { weights, .. } => Weights::from_bytes("the built-in model", weights.to_vec())?,
         };
-        let network = architecture.build_for(execution, &weights, &compute.device)?;
+        let calibration = calibration_file(versions, version);
+        let network = architecture.build_beside(execution, &weights, &compute.device, &calibration)?;
         let network: Arc<dyn Network> =
             if compute.device.is_cpu() { network.into() } else { Arc::new(Padded::warm(network, &GPU_SIZES)?) };
         // The first pass finds and touches its memory; it must not be a caller's.

@@ -5,7 +5,7 @@
 //! versions = "../../weights/googlenet_bn"  # the folder of <version>/model.safetensors; this folder unless given
 //! labels = "../../weights/labels.txt"      # one label a line; labels.txt in this folder unless given
 //! device = "cuda:1"                        # "auto", "cpu" or "cuda:N"; `[serving] device` of agent.toml unless given
-//! precision = "f16"                        # "f32", "f16" or "bf16": what it computes in; f32 unless given
+//! precision = "f16"                        # "f32", "f16", "bf16" or "int8": what it computes in; f32 unless given
 //! kernels = "off"                          # whose loops compute: "auto", fused kernels where there are some, unless given
 //!
 //! [version_policy]  # latest = 1 unless given

@@ -7,7 +7,7 @@ use adit_common::id::{ModelName, Version};
 
 use super::open::Opened;
 use super::survey::versions_in;
-use crate::serving::{Devices, Kind, Spec, embedded};
+use crate::serving::{Devices, Kind, Spec, embedded, weights_file};
 
 /// A model that was found.
 #[derive(Debug)]
@@ -43,6 +43,35 @@ pub fn find(
         let (version, size) = (embedded::VERSION, embedded::WEIGHTS.len() as u64);
         return Ok(Found { name: name.clone(), version, size, opened: Opened::embedded(devices)? });
     };
+    let Located { spec, version } = located(&folder, name, version)?;
+    let size = match &spec.kind {
+        Kind::Network { versions, .. } => fs::metadata(weights_file(versions, version)).map_or(0, |file| file.len()),
+        Kind::StandIn(_) => 0,
+    };
+    Ok(Found { name: name.clone(), version, size, opened: Opened::of(&spec, version, devices)? })
+}
+
+/// A version of a model where it lies, not opened.
+#[derive(Debug)]
+pub struct Located {
+    /// Its description.
+    pub spec: Spec,
+    /// Its version.
+    pub version: Version,
+}
+
+/// As [`find`], of a folder's models alone, and opens nothing.
+pub fn locate(models: Option<&Path>, name: &ModelName, version: Option<Version>) -> Result<Located, String> {
+    let models = models.ok_or("say where the models are: --models DIR")?;
+    let folder = models.join(name.as_str());
+    if !folder.is_dir() {
+        let place = models.display();
+        return Err(format!("there is no model {name}: look with: adit-agent list --models {place}"));
+    }
+    located(&folder, name, version)
+}
+
+fn located(folder: &Path, name: &ModelName, version: Option<Version>) -> Result<Located, String> {
     let spec = Spec::read(&folder.join("model.toml"))?;
     let Kind::Network { versions, .. } = &spec.kind else {
         return Err(format!("{name} is a stand-in: it has set times instead of a network"));
@@ -56,9 +85,7 @@ pub fn find(
             served.ok_or_else(|| format!("there is no version of {name} in {}", versions.display()))?
         }
     };
-    let weights = versions.join(version.to_string()).join("model.safetensors");
-    let size = fs::metadata(weights).map_or(0, |file| file.len());
-    Ok(Found { name: name.clone(), version, size, opened: Opened::of(&spec, version, devices)? })
+    Ok(Located { spec, version })
 }
 
 fn written(version: Option<Version>) -> String {

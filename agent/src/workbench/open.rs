@@ -1,5 +1,6 @@
 //! One version of a model, opened.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use adit_common::id::Version;
@@ -8,7 +9,7 @@ use adit_vision::{
     Architecture, DetectOptions, Device, Labels, Network, Stop, VisionError, Weights, candidates, probabilities,
 };
 
-use crate::serving::{Devices, Kind, Spec, embedded};
+use crate::serving::{Devices, Kind, Spec, calibration_file, embedded, weights_file};
 
 /// A network with its weights, and all that makes a model of it.
 #[derive(Debug)]
@@ -29,11 +30,12 @@ pub struct Opened {
 
 impl Opened {
     /// Puts a network together and runs it once, so that everything that would keep it from being served shows: `labels` gets the
-    /// number of classes. The error is the reason.
+    /// number of classes, and `calibration` is read where it is to compute in bytes. The error is the reason.
     pub fn assemble(
         spec: &Spec,
         weights: &Weights,
         devices: &Devices,
+        calibration: &Path,
         labels: impl FnOnce(usize) -> Result<Labels, VisionError>,
     ) -> Result<Self, String> {
         let Kind::Network { architecture, preprocess, detect, device, execution, .. } = &spec.kind else {
@@ -42,7 +44,7 @@ impl Opened {
         let (architecture, preprocess, detect) = (*architecture, (**preprocess).clone(), *detect);
         let build = || {
             let compute = devices.of(*device)?;
-            let network = architecture.build_for(*execution, weights, &compute.device)?;
+            let network = architecture.build_beside(*execution, weights, &compute.device, calibration)?;
             let labels = labels(network.classes())?;
             labels.check(network.classes())?;
             Ok((network, compute.name, labels))
@@ -66,18 +68,19 @@ impl Opened {
         let Kind::Network { versions, labels, .. } = &spec.kind else {
             return Err("a stand-in has set times instead of a network".to_owned());
         };
-        let file = versions.join(version.to_string()).join("model.safetensors");
-        Self::assemble(spec, &Weights::read(&file).map_err(told)?, devices, |_| Labels::read(labels))
+        let weights = Weights::read(&weights_file(versions, version)).map_err(told)?;
+        let calibration = calibration_file(versions, version);
+        Self::assemble(spec, &weights, devices, &calibration, |_| Labels::read(labels))
     }
 
     /// The digits model that is part of the program.
     pub fn embedded(devices: &Devices) -> Result<Self, String> {
         let weights = Weights::from_bytes("the built-in model", embedded::WEIGHTS.to_vec()).map_err(told)?;
-        Self::assemble(&embedded::spec()?, &weights, devices, |_| Labels::parse(embedded::LABELS))
+        Self::assemble(&embedded::spec()?, &weights, devices, Path::new(""), |_| Labels::parse(embedded::LABELS))
     }
 }
 
 /// An error with its causes.
-fn told(error: VisionError) -> String {
+pub(super) fn told(error: VisionError) -> String {
     format!("{:#}", anyhow::Error::new(error))
 }

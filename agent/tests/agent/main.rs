@@ -17,6 +17,7 @@ mod photo;
 mod predictions;
 mod program;
 mod pull;
+mod quantise;
 mod repository;
 mod settings;
 mod statistics;

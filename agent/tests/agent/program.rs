@@ -257,7 +257,7 @@ fn a_model_is_measured_where_it_is() {
 
 #[test]
 fn every_command_shows_how_it_is_used() {
-    for command in ["run", "check", "pull", "list", "bench", "infer", "draw"] {
+    for command in ["run", "check", "pull", "list", "bench", "quantise", "infer", "draw"] {
         let said = text(&program(&[command, "--help"]).output().unwrap());
         assert!(said.contains("Example") && said.contains(&format!("  adit-agent {command}")), "{said}");
     }
