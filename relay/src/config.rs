@@ -239,7 +239,7 @@ pub struct ProxyConfig {
     /// How often a request that no agent can have worked on, or that changes nothing, is sent again.
     pub retries: u32,
     /// How long after an agent was lost, or the relay started, a request that nobody else can answer waits for agents to dial in:
-    /// twice what they need to notice. `0s`: not at all.
+    /// twice what they need to notice. Nobody waits for an agent that was lost because it had been silent. `0s`: not at all.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub agent_wait: Duration,
 }

@@ -55,6 +55,7 @@ pub(crate) struct Agent {
     in_flight: AtomicU32,
     idle: Notify,
     retired: AtomicBool,
+    silent: AtomicBool,
     reported: AtomicU64,
     record: Mutex<Record>,
 }
@@ -68,6 +69,7 @@ impl Agent {
             in_flight: AtomicU32::new(0),
             idle: Notify::new(),
             retired: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             reported: AtomicU64::new(0),
             record: Mutex::new(Record { latency: Latency::new(now), health: Health::default() }),
         }
@@ -90,6 +92,15 @@ impl Agent {
 
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has not been heard of for long.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
     }
 
     /// Resolves when it is retired and has answered its last request. For one waiter.

@@ -29,6 +29,9 @@ use crate::metrics::Metrics;
 /// How often a session is looked at: a dead agent is given up within the idle time-out and two of these.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Without a word for this long an agent is silent: several of its keep-alives.
+const LONG: Duration = Duration::from_secs(4);
+
 /// Why a peer did not become an agent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -236,7 +239,9 @@ impl Reception {
                     let (_, count) = agent.session.passed();
                     if count != received {
                         (received, heard) = (count, now);
-                    } else if now.saturating_duration_since(heard) >= self.config.idle_timeout {
+                    }
+                    agent.set_silent(now.saturating_duration_since(heard) >= LONG);
+                    if now.saturating_duration_since(heard) >= self.config.idle_timeout {
                         return End::Silent;
                     }
                 }

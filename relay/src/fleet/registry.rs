@@ -31,6 +31,8 @@ pub(crate) struct Member {
 pub(crate) struct Gone {
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) at: Instant,
+    /// Whether it had been silent for long by then: who was merely cut off is back sooner.
+    pub(crate) silent: bool,
 }
 
 /// The fleet at a moment, oldest session first.
@@ -112,7 +114,7 @@ impl Registry {
             let Some(index) = state.members.iter().position(|member| Arc::ptr_eq(&member.agent, agent)) else { return };
             let left = state.members.remove(index);
             if !state.has(&agent.id) {
-                state.gone.push(Gone { manifest: left.manifest, at: now });
+                state.gone.push(Gone { manifest: left.manifest, at: now, silent: agent.is_silent() });
             }
             state.gone.retain(|gone| now.saturating_duration_since(gone.at) < REMEMBERED);
             let excess = state.gone.len().saturating_sub(MOST_REMEMBERED);

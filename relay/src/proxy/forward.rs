@@ -194,7 +194,7 @@ impl Proxy {
 
     /// Waits for agents that may be back in a moment; or else it is the error that it was.
     async fn absence_ends(&self, error: ProxyError, deadline: Deadline, routes: &Routes) -> Result<(), ProxyError> {
-        let lost = routes.of.gone.iter().map(|gone| gone.at).max();
+        let lost = routes.of.gone.iter().filter(|gone| !gone.silent).map(|gone| gone.at).max();
         let Some(until) = self.absence.until(&error, lost, Instant::now()) else { return Err(error) };
         let until = deadline.instant().map_or(until, |deadline| deadline.min(until));
         let changed = self.registry.changed_from(&routes.of);
