@@ -109,6 +109,7 @@ pub fn quantise(
     let count = said.len();
     for (place, (image, plain)) in said.into_iter().enumerate() {
         at(0.5 + place as f64 / count as f64 / 2.0);
+        // Prepared anew: hundreds of pictures at once would be gigabytes.
         let seen = look(image, &opened)?;
         pairs.push((plain, ask(&*network, &opened, &seen, &mut times[1]).map_err(told)?));
     }
