@@ -2,28 +2,22 @@
 
 use std::arch::x86_64::*;
 
+use crate::lanes::bytes::Bytes;
 use crate::lanes::vector::Lanes;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(pub(in crate::lanes) __m256);
 
-impl Avx2 {
-    /// Eight bytes.
-    ///
-    /// # Safety
-    /// The processor has the instructions, and so many bytes can be read from there.
+// As with those of `Lanes` below, these blocks stand in functions that are inlined.
+impl Bytes for Avx2 {
     #[inline(always)]
-    pub(in crate::lanes) unsafe fn of_bytes(from: *const u8) -> Self {
+    unsafe fn of_bytes(from: *const u8) -> Self {
         // SAFETY: the caller vouches for the instructions and the memory.
         Self(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast()))) })
     }
 
-    /// Rounded to whole numbers, as eight bytes.
-    ///
-    /// # Safety
-    /// So many bytes can be written there, and all elements lie between 0 and 255.
     #[inline(always)]
-    pub(in crate::lanes) unsafe fn to_bytes(self, to: *mut u8) {
+    unsafe fn to_bytes(self, to: *mut u8) {
         // SAFETY: the caller vouches for the memory; that there is a vector, for the instructions.
         unsafe {
             let whole = _mm256_cvtps_epi32(self.0);

@@ -2,28 +2,22 @@
 
 use std::arch::x86_64::*;
 
+use crate::lanes::bytes::Bytes;
 use crate::lanes::vector::Lanes;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(pub(in crate::lanes) __m512);
 
-impl Avx512 {
-    /// Sixteen bytes.
-    ///
-    /// # Safety
-    /// The processor has the instructions, and so many bytes can be read from there.
+// As with those of `Lanes` below, these blocks stand in functions that are inlined.
+impl Bytes for Avx512 {
     #[inline(always)]
-    pub(in crate::lanes) unsafe fn of_bytes(from: *const u8) -> Self {
+    unsafe fn of_bytes(from: *const u8) -> Self {
         // SAFETY: the caller vouches for the instructions and the memory.
         Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) })
     }
 
-    /// Rounded to whole numbers, as sixteen bytes.
-    ///
-    /// # Safety
-    /// So many bytes can be written there, and all elements lie between 0 and 255.
     #[inline(always)]
-    pub(in crate::lanes) unsafe fn to_bytes(self, to: *mut u8) {
+    unsafe fn to_bytes(self, to: *mut u8) {
         // SAFETY: the caller vouches for the memory; that there is a vector, for the instructions.
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) }
     }

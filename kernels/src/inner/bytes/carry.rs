@@ -3,7 +3,7 @@
 use crate::grid::Grid;
 use crate::inner::bytes::settle::{Line, within};
 use crate::lanes::Lanes;
-use crate::lanes::bytes::Quads;
+use crate::lanes::bytes::{Bytes, Quads};
 
 /// A run of so many vectors: f32 on one side, bytes on the other.
 #[derive(Clone, Copy)]
@@ -24,7 +24,7 @@ pub(crate) unsafe fn quantise<V: Quads>(run: &Carry) {
     unsafe {
         let line = Line::to_write(run.grid);
         for at in (0..run.count).map(|place| place * V::Floats::COUNT) {
-            V::write(within(line.place(V::Floats::load(run.floats.add(at)))), run.bytes.add(at));
+            within(line.place(V::Floats::load(run.floats.add(at)))).to_bytes(run.bytes.add(at));
         }
     }
 }
@@ -39,7 +39,7 @@ pub(crate) unsafe fn restore<V: Quads>(run: &Carry) {
     unsafe {
         let line = Line::to_read(run.grid);
         for at in (0..run.count).map(|place| place * V::Floats::COUNT) {
-            line.number(V::read(run.bytes.add(at))).store(run.floats.add(at));
+            line.number(V::Floats::of_bytes(run.bytes.add(at))).store(run.floats.add(at));
         }
     }
 }

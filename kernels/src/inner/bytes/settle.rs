@@ -3,7 +3,7 @@
 use crate::grid::Grid;
 use crate::inner::finish::{Finish, bounds};
 use crate::lanes::Lanes;
-use crate::lanes::bytes::Quads;
+use crate::lanes::bytes::{Bytes, Quads};
 
 /// The second operand.
 #[derive(Debug, Clone, Copy)]
@@ -125,12 +125,12 @@ unsafe fn bounded<V: Quads, const OTHER: u8, const BYTES: bool>(row: &Settle<'_>
                 let other = if OTHER == 1 {
                     V::Floats::load(other.cast::<f32>().add(at))
                 } else {
-                    other_line.number(V::read(other.add(at)))
+                    other_line.number(V::Floats::of_bytes(other.add(at)))
                 };
                 value = value.at_least(before[0]).at_most(before[1]).add(other);
             }
             if BYTES {
-                V::write(line.place(value).at_least(low).at_most(high), bytes.add(at));
+                line.place(value).at_least(low).at_most(high).to_bytes(bytes.add(at));
             } else {
                 value.at_least(last[0]).at_most(last[1]).store(floats.add(at));
             }
@@ -155,13 +155,13 @@ unsafe fn general<V: Quads>(row: &Settle<'_>) {
                 Other::None => value,
                 Other::Floats(other) => value.add(V::Floats::load(other.add(at))).activate(after),
                 Other::Bytes(other, grid) => {
-                    let other = Line::to_read(grid).number(V::read(other.add(at)));
+                    let other = Line::to_read(grid).number(V::Floats::of_bytes(other.add(at)));
                     value.add(other).activate(after)
                 }
             };
             match row.to {
                 Target::Floats(to) => value.store(to.add(at)),
-                Target::Bytes(to, grid) => V::write(within(Line::to_write(grid).place(value)), to.add(at)),
+                Target::Bytes(to, grid) => within(Line::to_write(grid).place(value)).to_bytes(to.add(at)),
             }
         }
     }

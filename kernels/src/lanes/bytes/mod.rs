@@ -7,4 +7,4 @@ pub(crate) mod quads;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni;
 
-pub(crate) use quads::Quads;
+pub(crate) use quads::{Bytes, Quads};

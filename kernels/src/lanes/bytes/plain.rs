@@ -1,6 +1,6 @@
 //! Four sums in an array.
 
-use crate::lanes::bytes::quads::Quads;
+use crate::lanes::bytes::quads::{Bytes, Quads};
 use crate::lanes::portable::Portable;
 use crate::lanes::vector::Lanes;
 
@@ -48,21 +48,21 @@ impl Quads for Plain {
         // SAFETY: a vector of plain arrays needs no instructions; the array has four elements.
         unsafe { Portable::load(numbers.as_ptr()) }
     }
+}
 
+impl Bytes for Portable {
     #[inline(always)]
-    unsafe fn read(from: *const u8) -> Portable {
-        // SAFETY: the caller vouches for the memory.
-        let numbers = unsafe { Self::inputs(from) }.map(f32::from);
-        // SAFETY: as in `floats`.
-        unsafe { Portable::load(numbers.as_ptr()) }
+    unsafe fn of_bytes(from: *const u8) -> Self {
+        // SAFETY: the caller vouches for the memory; the array has four elements, and a vector of plain arrays needs no instructions.
+        unsafe { Self::load(from.cast::<[u8; 4]>().read().map(f32::from).as_ptr()) }
     }
 
     #[inline(always)]
-    unsafe fn write(numbers: Portable, to: *mut u8) {
+    unsafe fn to_bytes(self, to: *mut u8) {
         let mut rounded = [0f32; 4];
         // SAFETY: the array has four elements, and the caller vouches for the memory.
         unsafe {
-            numbers.round().store(rounded.as_mut_ptr());
+            self.round().store(rounded.as_mut_ptr());
             to.cast::<[u8; 4]>().write(rounded.map(|number| number as u8));
         }
     }

@@ -8,7 +8,7 @@ use crate::lanes::vector::Lanes;
 /// instructions enabled.
 pub(crate) trait Quads: Copy {
     /// What sums become in the end.
-    type Floats: Lanes;
+    type Floats: Bytes;
     /// Four bytes without a sign, the same ones for each element, in the form in which they are multiplied.
     type Inputs: Copy;
     /// Four bytes with a sign for each element, likewise.
@@ -33,18 +33,21 @@ pub(crate) trait Quads: Copy {
 
     /// As f32, rounded to the nearest, of two as near the even one.
     fn floats(self) -> Self::Floats;
+}
 
-    /// `Floats::COUNT` bytes without a sign, as f32.
+/// A vector of f32 that can be made of bytes, and bytes of it.
+pub(crate) trait Bytes: Lanes {
+    /// `COUNT` bytes without a sign, as f32.
     ///
     /// # Safety
-    /// As [`Self::load`], for as many bytes.
-    unsafe fn read(from: *const u8) -> Self::Floats;
+    /// The processor has the instructions, and so many bytes can be read from there.
+    unsafe fn of_bytes(from: *const u8) -> Self;
 
     /// The nearest whole numbers, of two as near the even one, as bytes to memory.
     ///
     /// # Safety
     /// As many bytes can be written there; and all elements lie between 0 and 255.
-    unsafe fn write(numbers: Self::Floats, to: *mut u8);
+    unsafe fn to_bytes(self, to: *mut u8);
 }
 
 #[cfg(test)]
@@ -82,11 +85,9 @@ mod tests {
         let bytes: Vec<u8> = (0..16).map(|place| place * 17).collect();
         // SAFETY: as in `sums`.
         unsafe {
-            V::write(
-                V::read(bytes.as_ptr()).sub(V::Floats::splat(0.5)).at_least(V::Floats::splat(0.0)),
-                all.as_mut_ptr(),
-            )
-        };
+            let numbers = V::Floats::of_bytes(bytes.as_ptr()).sub(V::Floats::splat(0.5));
+            numbers.at_least(V::Floats::splat(0.0)).to_bytes(all.as_mut_ptr());
+        }
         all
     }
 

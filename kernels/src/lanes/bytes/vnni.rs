@@ -45,18 +45,6 @@ impl Quads for Vnni512 {
         // SAFETY: as in `dot`.
         Avx512(unsafe { _mm512_cvtepi32_ps(self.0) })
     }
-
-    #[inline(always)]
-    unsafe fn read(from: *const u8) -> Avx512 {
-        // SAFETY: as in `load`.
-        unsafe { Avx512::of_bytes(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn write(numbers: Avx512, to: *mut u8) {
-        // SAFETY: as in `load`.
-        unsafe { numbers.to_bytes(to) }
-    }
 }
 
 /// Eight sums.
@@ -96,17 +84,5 @@ impl Quads for Vnni256 {
     fn floats(self) -> Avx2 {
         // SAFETY: as in `dot`.
         Avx2(unsafe { _mm256_cvtepi32_ps(self.0) })
-    }
-
-    #[inline(always)]
-    unsafe fn read(from: *const u8) -> Avx2 {
-        // SAFETY: as in `load`.
-        unsafe { Avx2::of_bytes(from) }
-    }
-
-    #[inline(always)]
-    unsafe fn write(numbers: Avx2, to: *mut u8) {
-        // SAFETY: as in `load`.
-        unsafe { numbers.to_bytes(to) }
     }
 }
