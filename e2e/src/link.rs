@@ -2,7 +2,7 @@
 //! each piece of a TCP connection too.
 //!
 //! It forwards what it gets in order and loses nothing, so that a planted delay is the only thing that it adds; cut, it
-//! loses everything, as a pulled cable would; and it can block UDP alone, as many a firewall does.
+//! loses everything, as a pulled cable would; and it can block UDP alone, as many a firewall does, or limit it, as some providers do.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +24,9 @@ const DATAGRAM: usize = 64 << 10;
 /// Datagrams under way in one direction: 100 ms of 400 Mbit/s. What is over is lost, as in any router.
 const UNDER_WAY: usize = 4096;
 
+/// Pieces of a TCP connection under way in one direction; the rest waits with its sender.
+const PIECES: usize = 64;
+
 /// A link; clones are the same.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -37,6 +40,9 @@ struct State {
     delay: AtomicU64,
     cut: AtomicBool,
     udp_blocked: AtomicBool,
+    /// Bytes a second, each way; 0 for as many as come.
+    udp_limit: AtomicU64,
+    tcp_limit: AtomicU64,
     /// Told when the cable is in again.
     mended: Notify,
     /// Whoever has dialled last.
@@ -92,6 +98,16 @@ impl Link {
         self.state.udp_blocked.store(false, Ordering::Relaxed);
     }
 
+    /// Loses what is beyond so many bytes of UDP a second in a direction, TCP as before.
+    pub fn limit_udp(&self, rate: u64) {
+        self.state.udp_limit.store(rate, Ordering::Relaxed);
+    }
+
+    /// Holds what is beyond so many bytes of a TCP connection a second in a direction.
+    pub fn limit_tcp(&self, rate: u64) {
+        self.state.tcp_limit.store(rate, Ordering::Relaxed);
+    }
+
     fn is_udp_lost(&self) -> bool {
         self.is_cut() || self.state.udp_blocked.load(Ordering::Relaxed)
     }
@@ -112,10 +128,24 @@ impl Link {
     }
 
     /// Carries one direction of a connection to its end. Cut, it holds what is under way: the other side would send it again.
-    async fn pump(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn pump(self, from: OwnedReadHalf, to: OwnedWriteHalf) {
+        let (put, take) = mpsc::channel(PIECES);
+        tokio::join!(self.take_in(from, put), self.give_out(take, to));
+    }
+
+    async fn take_in(&self, mut from: OwnedReadHalf, way: mpsc::Sender<(Instant, Bytes)>) {
         let mut piece = vec![0; DATAGRAM];
         while let Ok(length @ 1..) = from.read(&mut piece).await {
-            tokio::time::sleep(Duration::from_micros(self.state.delay.load(Ordering::Relaxed))).await;
+            let due = Instant::now() + Duration::from_micros(self.state.delay.load(Ordering::Relaxed));
+            if way.send((due, Bytes::copy_from_slice(&piece[..length]))).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn give_out(&self, mut way: mpsc::Receiver<(Instant, Bytes)>, mut to: OwnedWriteHalf) {
+        while let Some((due, piece)) = way.recv().await {
+            sleep_until(due).await;
             loop {
                 let mended = self.state.mended.notified();
                 if !self.is_cut() {
@@ -123,7 +153,11 @@ impl Link {
                 }
                 mended.await;
             }
-            if to.write_all(&piece[..length]).await.is_err() {
+            let limit = self.state.tcp_limit.load(Ordering::Relaxed);
+            if limit > 0 {
+                tokio::time::sleep(Duration::from_secs_f64(piece.len() as f64 / limit as f64)).await;
+            }
+            if to.write_all(&piece).await.is_err() {
                 return;
             }
         }
@@ -134,7 +168,7 @@ impl Link {
     }
 
     async fn receive(self, socket: Arc<UdpSocket>, way: mpsc::Sender<(Instant, Bytes)>, from_agent: bool) {
-        let mut buffer = vec![0; DATAGRAM];
+        let (mut buffer, mut policer) = (vec![0; DATAGRAM], Policer::default());
         loop {
             // An error is the kernel's news that nobody listens there just now; QUIC finds that out itself.
             let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
@@ -142,7 +176,8 @@ impl Link {
                 *self.state.agent.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
             }
             let delay = Duration::from_micros(self.state.delay.load(Ordering::Relaxed));
-            if !self.is_udp_lost() {
+            let passes = policer.passes(self.state.udp_limit.load(Ordering::Relaxed), length);
+            if passes && !self.is_udp_lost() {
                 let _ = way.try_send((Instant::now() + delay, Bytes::copy_from_slice(&buffer[..length])));
             }
         }
@@ -161,6 +196,33 @@ impl Link {
                 _ => socket.send(&datagram).await,
             };
         }
+    }
+}
+
+/// A bucket of tokens: what finds too few is lost.
+#[derive(Debug, Default)]
+struct Policer {
+    /// Bytes that may pass, and since when more have come.
+    tokens: f64,
+    since: Option<Instant>,
+}
+
+impl Policer {
+    /// Bytes that may come at once.
+    const BURST: f64 = 64e3;
+
+    fn passes(&mut self, rate: u64, length: usize) -> bool {
+        if rate == 0 {
+            return true;
+        }
+        let now = Instant::now();
+        let passed = self.since.replace(now).map_or(1.0, |since| (now - since).as_secs_f64());
+        self.tokens = (self.tokens + passed * rate as f64).min(Self::BURST);
+        let passes = self.tokens >= length as f64;
+        if passes {
+            self.tokens -= length as f64;
+        }
+        passes
     }
 }
 

@@ -16,6 +16,10 @@ const ENOUGH: u32 = 2;
 const FIRST: Duration = Duration::from_secs(30);
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// For how long it is settled which of the two carries more where somebody limits UDP, the first time and at most.
+const SETTLED: Duration = Duration::from_secs(600);
+const LONG_SETTLED: Duration = Duration::from_secs(7200);
+
 /// Between two tries of QUIC while the tunnel is over TCP: soon, for a first packet may just have been lost, and then ever
 /// less often. A try is a few packets.
 const SOON: Duration = Duration::from_secs(1);
@@ -30,6 +34,11 @@ pub(super) struct Choice {
     shunned: Option<Instant>,
     /// Tries of QUIC since the tunnel is over TCP.
     tries: u32,
+    /// How often TCP was tried because somebody limited UDP, and carried more, or no more, the last times in a row.
+    won: u32,
+    lost: u32,
+    /// Until when that is not tried again.
+    settled: Option<Instant>,
 }
 
 impl Choice {
@@ -44,11 +53,32 @@ impl Choice {
             (self.silent, self.shunned) = (0, None);
         } else if silent {
             self.silent += 1;
-            let times = self.silent.saturating_sub(ENOUGH);
             if self.silent >= ENOUGH {
-                self.shunned = Some(now + (FIRST * 2_u32.saturating_pow(times.min(10))).min(LONGEST));
+                self.shunned = Some(now + doubled(FIRST, self.silent - ENOUGH, LONGEST));
             }
         }
+    }
+
+    /// Under somebody's limit on UDP, TCP was seen to carry more: it is taken for a while.
+    pub(super) fn tcp_won(&mut self, now: Instant) {
+        (self.won, self.lost) = (self.won + 1, 0);
+        self.shunned = Some(now + doubled(SETTLED, self.won - 1, LONG_SETTLED));
+    }
+
+    /// It was seen to carry no more.
+    pub(super) fn tcp_lost(&mut self, now: Instant) {
+        (self.won, self.lost) = (0, self.lost + 1);
+        self.settled = Some(now + doubled(SETTLED, self.lost - 1, LONG_SETTLED));
+    }
+
+    /// Whether TCP is worth a try where somebody limits UDP.
+    pub(super) fn may_try_tcp(&self, now: Instant) -> bool {
+        self.settled.is_none_or(|until| now >= until)
+    }
+
+    /// Whether TCP was chosen because it carries more.
+    pub(super) const fn has_won(&self) -> bool {
+        self.won > 0
     }
 
     /// The tunnel is over TCP from now on.
@@ -58,11 +88,15 @@ impl Choice {
 
     /// How long to wait before QUIC is tried again. `chance` is uniform in `0.0..1.0`.
     pub(super) fn pause(&mut self, now: Instant, chance: f64) -> Duration {
-        let pause = (SOON * 2_u32.saturating_pow(self.tries.min(10))).min(SELDOM).mul_f64(0.75 + chance / 2.0);
+        let pause = doubled(SOON, self.tries, SELDOM).mul_f64(0.75 + chance / 2.0);
         self.tries += 1;
         let shunned = self.shunned.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         pause.max(shunned)
     }
+}
+
+fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
+    (first * 2_u32.saturating_pow(times.min(10))).min(most)
 }
 
 #[cfg(test)]
@@ -112,6 +146,25 @@ mod tests {
         assert!(choice.pause(now, 0.0) < SELDOM && choice.pause(now, 0.999) > SELDOM, "jittered");
         choice.over_tcp();
         assert_eq!(choice.pause(now, 0.5), SOON);
+    }
+
+    #[test]
+    fn what_was_settled_by_trying_stays_so_for_a_while_and_longer_each_time() {
+        let (mut choice, now) = (Choice::default(), Instant::now());
+        assert!(choice.may_try_tcp(now));
+        choice.tcp_lost(now);
+        assert!(!choice.may_try_tcp(now + SETTLED / 2) && choice.may_try_tcp(now + SETTLED));
+        choice.tcp_lost(now);
+        assert!(!choice.may_try_tcp(now + SETTLED));
+        choice.tcp_won(now);
+        assert!(choice.has_won() && choice.shuns_quic(now) && !choice.shuns_quic(now + SETTLED));
+        assert_eq!(choice.pause(now, 0.5), SETTLED);
+        choice.tcp_won(now);
+        assert!(choice.shuns_quic(now + SETTLED));
+        for _ in 0..100 {
+            choice.tcp_won(now);
+        }
+        assert!(!choice.shuns_quic(now + LONG_SETTLED), "never for longer than that");
     }
 
     #[test]

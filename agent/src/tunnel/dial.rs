@@ -15,6 +15,7 @@ use super::quic::{QuicWay, Socket};
 use super::race::{probe, quic_alone, race, rather_tcp, tcp_alone};
 use super::serve::Service;
 use super::tcp::TcpWay;
+use super::trial::{Trial, judge, try_tcp};
 use crate::config::{RelayConfig, TransportChoice, TunnelConfig};
 use crate::metrics::Metrics;
 
@@ -42,8 +43,8 @@ pub struct Dialer {
 enum Next {
     /// Another dial, after this long.
     Dial(Duration),
-    /// A session that stands already.
-    Session(Session),
+    /// A session that stands already, and what it has to show if it is on trial.
+    Session(Session, Option<Trial>),
 }
 
 /// Why a session is held no longer, though it may go on.
@@ -92,16 +93,16 @@ impl Dialer {
         loop {
             let scope = self.scope.clone();
             let dialled = match standing.take() {
-                Some(session) => Ok(session),
+                Some(standing) => Ok(standing),
                 None => tokio::select! {
-                    dialled = self.dial() => dialled,
+                    dialled = self.dial() => dialled.map(|session| (session, None)),
                     () = scope.draining() => return,
                 },
             };
             let next = match dialled {
-                Ok(session) => {
+                Ok((session, trial)) => {
                     complained = None;
-                    self.hold(session, &mut backoff).await
+                    self.hold(session, trial, &mut backoff).await
                 }
                 Err(failure) => {
                     self.metrics.dialled(&self.relay.address, failure.name);
@@ -116,7 +117,7 @@ impl Dialer {
                 }
             };
             match next {
-                Next::Session(session) => standing = Some(session),
+                Next::Session(session, trial) => standing = Some((session, trial)),
                 Next::Dial(wait) => tokio::select! {
                     () = sleep(wait) => {}
                     () = self.scope.draining() => return,
@@ -137,20 +138,42 @@ impl Dialer {
     }
 
     /// Serves a session until it ends, its relay is leaving, or a better one stands; what follows.
-    async fn hold(&mut self, session: Session, backoff: &mut Backoff) -> Next {
+    async fn hold(&mut self, session: Session, trial: Option<Trial>, backoff: &mut Backoff) -> Next {
         let transport = session.transport();
         self.metrics.dialled(&self.relay.address, "connected");
         tracing::info!(address = %session.remote_address(), %transport, rtt = ?session.rtt(), "the tunnel stands");
         let fallen_back = transport == Transport::Tcp && self.relay.transport == TransportChoice::Auto;
         if fallen_back {
             self.choice.over_tcp();
-            let why = if self.choice.shuns_quic(now()) {
-                "fell silent over UDP, twice after a handshake"
+            if trial.is_some() {
+                tracing::info!("UDP seems to be limited on the way: trying whether TCP carries more");
             } else {
-                "does not answer over UDP"
-            };
-            tracing::warn!("the relay {why}: the tunnel is over TCP, and QUIC is tried again from time to time");
+                let why = match self.choice.shuns_quic(now()) {
+                    true if self.choice.has_won() => {
+                        "can be reached more quickly over TCP, UDP being limited on the way"
+                    }
+                    true => "fell silent over UDP, twice after a handshake",
+                    false => "does not answer over UDP",
+                };
+                tracing::warn!("the relay {why}: the tunnel is over TCP, and QUIC is tried again from time to time");
+            }
         }
+        let may_choose = self.relay.transport == TransportChoice::Auto;
+        let (quic, tcp, choice) = (&mut self.quic, &mut self.tcp, &mut self.choice);
+        let held = session.clone();
+        let better = async {
+            match (transport, trial) {
+                (Transport::Tcp, Some(trial)) => match judge(&held, trial, quic, choice).await {
+                    Some(session) => (session, None),
+                    None => (regain(quic, choice).await, None),
+                },
+                (Transport::Tcp, None) => (regain(quic, choice).await, None),
+                (Transport::Quic, _) => {
+                    let (session, trial) = try_tcp(&held, tcp, choice).await;
+                    (session, Some(trial))
+                }
+            }
+        };
         let began = now();
         let lived = || now().saturating_duration_since(began);
         let silence = silence(session.clone(), self.idle_timeout);
@@ -168,9 +191,9 @@ impl Dialer {
                 End::Silent
             }
             // The relay asks its newest tunnel, and closes this one when it has its last answer.
-            session = regain(&mut self.quic, &mut self.choice), if fallen_back => {
-                tracing::info!("UDP gets through again: the tunnel returns to QUIC, and what is under way over TCP is finished");
-                return Next::Session(session);
+            (session, trial) = better, if may_choose => {
+                tracing::info!(to = %session.transport(), "the tunnel moves, and what is under way is finished where it is");
+                return Next::Session(session, trial);
             }
             // No new session, but this one is served until the relay closes it.
             () = self.scope.draining() => {

@@ -12,6 +12,8 @@ use super::error::{ResetCode, TunnelError};
 use super::farewell::Farewell;
 use super::frame::{self, kind};
 use super::pulse::{Beat, Counters, Pulse};
+use super::throttle::{Pressure, Throttle};
+use super::turns::Lane;
 use super::urgency::Urgency;
 use super::usage::Usage;
 
@@ -37,6 +39,8 @@ pub(super) struct Control<'a> {
     pub(super) connection: &'a Connection,
     pub(super) farewell: &'a Farewell,
     pub(super) usage: &'a Usage,
+    pub(super) lane: &'a Lane,
+    pub(super) throttle: &'a Throttle,
     /// The size of a field section that this end reads.
     pub(super) max_fields: usize,
 }
@@ -107,10 +111,15 @@ impl Control<'_> {
         Counters { exchanges: self.usage.exchanges(), received, newest: congestion::newest(self.connection) }
     }
 
-    /// Says a word on the control stream whenever nothing that was sent arrives in a tunnel that is in use; returns only with an error.
+    /// Says a word on the control stream whenever nothing that was sent arrives in a tunnel that is in use, and another one when
+    /// somebody limits what is sent; returns only with an error.
     async fn pulsate(&self, stream: &mut SendStream) -> TunnelError {
-        let mut word = BytesMut::new();
-        frame::put_header(kind::RESERVED, 0, &mut word);
+        let word = |kind| {
+            let mut word = BytesMut::new();
+            frame::put_header(kind, 0, &mut word);
+            word
+        };
+        let (nothing, limited, mut pressure) = (word(kind::RESERVED), word(kind::LIMITED), Pressure::default());
         loop {
             let mut pulse = Pulse::new(self.counters());
             loop {
@@ -121,9 +130,15 @@ impl Control<'_> {
                     Beat::Sleep => break,
                     Beat::Speak => {
                         congestion::let_pass(self.connection, WORD);
-                        if let Err(error) = stream.write_all(&word).await {
+                        if let Err(error) = stream.write_all(&nothing).await {
                             return error.into();
                         }
+                    }
+                }
+                if pressure.passed(pause, self.lane.was_pressed(), congestion::own_losses(self.connection)) {
+                    self.throttle.say();
+                    if let Err(error) = stream.write_all(&limited).await {
+                        return error.into();
                     }
                 }
             }
@@ -181,6 +196,7 @@ impl Control<'_> {
                         return TunnelError::protocol(ResetCode::MISSING_SETTINGS, "a control stream without settings");
                     }
                     (kind::GOAWAY, true) => self.farewell.hear(),
+                    (kind::LIMITED, true) => self.throttle.hear(),
                     (kind::SETTINGS | kind::DATA | kind::HEADERS | kind::PUSH_PROMISE, true) => {
                         return TunnelError::protocol(ResetCode::FRAME_UNEXPECTED, "a frame where it may not be");
                     }

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,7 @@ use super::frame;
 use super::opening::Opening;
 use super::stream::{Incoming, Outgoing};
 use super::tcp;
-use super::urgency::Urgency;
+use super::turns::Lane;
 use super::waiting::{answered, while_wanted};
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -72,11 +73,12 @@ enum Asking {
 impl Caller {
     pub(super) fn over_quic(
         (send, receive): (quinn::SendStream, quinn::RecvStream),
+        lane: &Arc<Lane>,
         max_fields: usize,
         credit: Credit,
     ) -> Self {
         Self(Asking::Quic {
-            outgoing: Outgoing::new(send, ResetCode::REQUEST_CANCELLED),
+            outgoing: Outgoing::new(send, lane, ResetCode::REQUEST_CANCELLED),
             incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::REQUEST_CANCELLED, Some(credit))),
         })
     }
@@ -96,7 +98,7 @@ impl Caller {
         let (head, mut body) = request.into_parts();
         match self.0 {
             Asking::Quic { mut outgoing, incoming } => {
-                outgoing.hurry(Urgency::of(&head.headers));
+                outgoing.belongs_to(&head.headers);
                 let opening = Opening::of(Pin::new(&mut body), |out| fields::encode_request(&head, out));
                 Either::Left(over_quic(outgoing, incoming, opening, body))
             }
@@ -182,10 +184,14 @@ enum Asked {
 }
 
 impl Callee {
-    pub(super) fn over_quic((send, receive): (quinn::SendStream, quinn::RecvStream), max_fields: usize) -> Self {
+    pub(super) fn over_quic(
+        (send, receive): (quinn::SendStream, quinn::RecvStream),
+        lane: &Arc<Lane>,
+        max_fields: usize,
+    ) -> Self {
         Self(Asked::Quic {
             // Whoever drops it unanswered did not work on it.
-            outgoing: Outgoing::new(send, ResetCode::REQUEST_REJECTED),
+            outgoing: Outgoing::new(send, lane, ResetCode::REQUEST_REJECTED),
             incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::NO_ERROR, None)),
         })
     }
@@ -237,7 +243,7 @@ where
     // From here on it is being worked on, and may not be sent to another agent as if it had not been.
     outgoing.reset_with(ResetCode::INTERNAL_ERROR);
     let (head, ()) = request.into_parts();
-    outgoing.hurry(Urgency::of(&head.headers));
+    outgoing.belongs_to(&head.headers);
     let body = TunnelBody::over_quic(incoming, &head.headers, None);
     let response = {
         let service = pin!(service(Request::from_parts(head, body)));

@@ -18,6 +18,8 @@ pub(super) mod kind {
     pub(in crate::tunnel) const PUSH_PROMISE: u64 = 0x5;
     pub(in crate::tunnel) const GOAWAY: u64 = 0x7;
     pub(in crate::tunnel) const MAX_PUSH_ID: u64 = 0xd;
+    /// Ours, on control streams: what this end sends is limited by somebody on the way.
+    pub(in crate::tunnel) const LIMITED: u64 = 0x41e;
     /// One of those that mean nothing, and that everybody skips (RFC 9114, section 7.2.8).
     pub(in crate::tunnel) const RESERVED: u64 = 0x21;
 }

@@ -26,7 +26,9 @@ mod session;
 mod static_table;
 mod stream;
 mod tcp;
+mod throttle;
 mod transport;
+mod turns;
 mod urgency;
 mod usage;
 mod waiting;
@@ -37,7 +39,9 @@ pub use error::{ResetCode, TunnelError};
 pub use exchange::{Answer, CallError, Callee, Caller, Sent};
 pub use session::{Session, SessionLimits, Transport};
 pub use tcp::{Loss, TCP_ALPN, prepare_tcp};
+pub use throttle::Direction;
 pub use transport::{
     ALPN, RelayTransport, Role, TransportOptions, UDP_BUFFER, UdpBuffers, agent_config, agent_endpoint, bind_udp,
     relay_endpoint, transport,
 };
+pub use turns::Client;

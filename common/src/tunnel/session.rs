@@ -19,7 +19,9 @@ use super::error::{ResetCode, TunnelError};
 use super::exchange::{Callee, Caller};
 use super::farewell::Farewell;
 use super::tcp::TcpSession;
+use super::throttle::{Direction, Throttle};
 use super::transport::{Role, TransportOptions};
+use super::turns::Lane;
 use super::usage::Usage;
 
 /// What one end takes from the other.
@@ -78,18 +80,20 @@ struct Shared {
     room: Room,
     farewell: Farewell,
     usage: Usage,
+    throttle: Throttle,
 }
 
 #[derive(Debug)]
 enum Wire {
-    Quic(Connection),
+    Quic(Connection, Arc<Lane>),
     Tcp(Box<TcpSession>),
 }
 
 impl Session {
     /// A session over a connection whose handshake is complete. Nothing happens until [`Session::run`] is polled.
     pub fn new(connection: Connection, limits: SessionLimits) -> Self {
-        Self::over(Wire::Quic(connection), limits)
+        let lane = Arc::new(Lane::new(connection.clone()));
+        Self::over(Wire::Quic(connection, lane), limits)
     }
 
     /// A session over TLS on TCP, whose handshake is complete too. Nothing at all happens unless [`Session::run`] is polled: no
@@ -109,13 +113,13 @@ impl Session {
 
     fn over(wire: Wire, limits: SessionLimits) -> Self {
         let (room, farewell, usage) = (Room::new(limits.streams), Farewell::default(), Usage::default());
-        Self { shared: Arc::new(Shared { wire, limits, room, farewell, usage }) }
+        Self { shared: Arc::new(Shared { wire, limits, room, farewell, usage, throttle: Throttle::default() }) }
     }
 
     /// What it travels over.
     pub fn transport(&self) -> Transport {
         match self.shared.wire {
-            Wire::Quic(_) => Transport::Quic,
+            Wire::Quic(..) => Transport::Quic,
             Wire::Tcp(_) => Transport::Tcp,
         }
     }
@@ -123,10 +127,11 @@ impl Session {
     /// Drives the session until it is over, and says why it is. Its owner polls it beside the exchanges, and after
     /// [`Session::close`] too, to its end: so the peer is told.
     pub async fn run(&self) -> TunnelError {
-        let Shared { wire, limits, farewell, usage, .. } = &*self.shared;
+        let Shared { wire, limits, farewell, usage, throttle, .. } = &*self.shared;
         match wire {
-            Wire::Quic(connection) => {
-                Control { connection, farewell, usage, max_fields: limits.max_fields }.run().await
+            Wire::Quic(connection, lane) => {
+                let max_fields = limits.max_fields;
+                Control { connection, farewell, usage, lane, throttle, max_fields }.run().await
             }
             Wire::Tcp(session) => session.run(farewell).await,
         }
@@ -140,10 +145,10 @@ impl Session {
         }
         let credit = self.shared.room.take().ok_or(TunnelError::NoCredit)?;
         match &self.shared.wire {
-            Wire::Quic(connection) => match connection.open_bi().now_or_never() {
+            Wire::Quic(connection, lane) => match connection.open_bi().now_or_never() {
                 Some(stream) => {
                     self.shared.usage.count();
-                    Ok(Caller::over_quic(stream?, self.shared.limits.max_fields, credit))
+                    Ok(Caller::over_quic(stream?, lane, self.shared.limits.max_fields, credit))
                 }
                 None => Err(TunnelError::NoCredit),
             },
@@ -154,10 +159,10 @@ impl Session {
     /// The next request stream; an error at the session's end.
     pub async fn accept(&self) -> Result<Callee, TunnelError> {
         match &self.shared.wire {
-            Wire::Quic(connection) => {
+            Wire::Quic(connection, lane) => {
                 let stream = connection.accept_bi().await?;
                 self.shared.usage.count();
-                Ok(Callee::over_quic(stream, self.shared.limits.max_fields))
+                Ok(Callee::over_quic(stream, lane, self.shared.limits.max_fields))
             }
             Wire::Tcp(session) => Ok(Callee::over_tcp(session.accept().await?)),
         }
@@ -173,10 +178,27 @@ impl Session {
         self.shared.farewell.heard().await;
     }
 
+    /// Resolves when what goes in this direction goes slower than it is asked for, and looks as if somebody limited it; over TCP
+    /// never. For one waiter.
+    pub async fn throttled(&self) -> Direction {
+        self.shared.throttle.noticed().await
+    }
+
+    /// Bytes sent and received so far, with all that the transport adds.
+    pub fn bytes(&self) -> (u64, u64) {
+        match &self.shared.wire {
+            Wire::Quic(connection, _) => {
+                let stats = connection.stats();
+                (stats.udp_tx.bytes, stats.udp_rx.bytes)
+            }
+            Wire::Tcp(session) => session.bytes(),
+        }
+    }
+
     /// Ends the session at once, with what is in flight.
     pub fn close(&self, code: ResetCode, reason: &str) {
         match &self.shared.wire {
-            Wire::Quic(connection) => connection.close(code.to_wire(), reason.as_bytes()),
+            Wire::Quic(connection, _) => connection.close(code.to_wire(), reason.as_bytes()),
             Wire::Tcp(session) => session.close(code, reason),
         }
     }
@@ -184,7 +206,7 @@ impl Session {
     /// Resolves when the session is over, with why it is.
     pub async fn closed(&self) -> TunnelError {
         match &self.shared.wire {
-            Wire::Quic(connection) => connection.closed().await.into(),
+            Wire::Quic(connection, _) => connection.closed().await.into(),
             Wire::Tcp(session) => session.closed().await,
         }
     }
@@ -192,7 +214,7 @@ impl Session {
     /// Whether the session is over.
     pub fn is_closed(&self) -> bool {
         match &self.shared.wire {
-            Wire::Quic(connection) => connection.close_reason().is_some(),
+            Wire::Quic(connection, _) => connection.close_reason().is_some(),
             Wire::Tcp(session) => session.is_closed(),
         }
     }
@@ -200,7 +222,7 @@ impl Session {
     /// Where the peer is, as far as this end can see.
     pub fn remote_address(&self) -> SocketAddr {
         match &self.shared.wire {
-            Wire::Quic(connection) => connection.remote_address(),
+            Wire::Quic(connection, _) => connection.remote_address(),
             Wire::Tcp(session) => session.remote_address(),
         }
     }
@@ -208,7 +230,7 @@ impl Session {
     /// The path's round-trip time, smoothed; over TCP zero until the first ping has come back.
     pub fn rtt(&self) -> Duration {
         match &self.shared.wire {
-            Wire::Quic(connection) => connection.rtt(),
+            Wire::Quic(connection, _) => connection.rtt(),
             Wire::Tcp(session) => session.rtt(),
         }
     }
@@ -216,7 +238,7 @@ impl Session {
     /// What has been sent and received, to see whether there is any: datagrams over QUIC, bytes over TCP.
     pub fn passed(&self) -> (u64, u64) {
         match &self.shared.wire {
-            Wire::Quic(connection) => {
+            Wire::Quic(connection, _) => {
                 let stats = connection.stats();
                 (stats.udp_tx.datagrams, stats.udp_rx.datagrams)
             }
@@ -228,7 +250,7 @@ impl Session {
     /// round-trip time and the bytes; all else is zero.
     pub fn stats(&self) -> quinn::ConnectionStats {
         match &self.shared.wire {
-            Wire::Quic(connection) => connection.stats(),
+            Wire::Quic(connection, _) => connection.stats(),
             Wire::Tcp(session) => {
                 let mut stats = quinn::ConnectionStats::default();
                 stats.path.rtt = session.rtt();
@@ -246,7 +268,7 @@ impl Session {
     /// The connection beneath, where it is QUIC's.
     pub fn connection(&self) -> Option<&Connection> {
         match &self.shared.wire {
-            Wire::Quic(connection) => Some(connection),
+            Wire::Quic(connection, _) => Some(connection),
             Wire::Tcp(_) => None,
         }
     }

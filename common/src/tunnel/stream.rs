@@ -4,14 +4,18 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::HeaderMap;
 use quinn::{RecvStream, SendStream};
 
 use super::credit::Credit;
 use super::error::{ResetCode, TunnelError};
 use super::frame::{FrameReader, Piece};
+use super::turns::{Client, Lane, Ticket, Turn};
 use super::urgency::Urgency;
 
 /// The sending half: reset on drop unless finished.
@@ -19,27 +23,62 @@ use super::urgency::Urgency;
 pub(super) struct Outgoing {
     /// With what the peer is told if this is dropped now; `None` once it is finished or reset.
     stream: Option<(SendStream, ResetCode)>,
+    lane: Arc<Lane>,
+    ticket: Ticket,
     urgency: Urgency,
 }
 
 impl Outgoing {
-    pub(super) const fn new(stream: SendStream, on_drop: ResetCode) -> Self {
-        Self { stream: Some((stream, on_drop)), urgency: Urgency::NONE }
+    pub(super) fn new(stream: SendStream, lane: &Arc<Lane>, on_drop: ResetCode) -> Self {
+        let ticket = lane.ticket(Client::UNKNOWN);
+        Self { stream: Some((stream, on_drop)), lane: lane.clone(), ticket, urgency: Urgency::NONE }
     }
 
-    /// How urgent it is from now on; before anything is written.
-    pub(super) const fn hurry(&mut self, urgency: Urgency) {
-        self.urgency = urgency;
+    /// It belongs to a request with this head; before anything is written.
+    pub(super) fn belongs_to(&mut self, request: &HeaderMap) {
+        self.urgency = Urgency::of(request);
+        self.ticket = self.lane.ticket(Client::of(request));
     }
 
-    /// Writes all chunks in one go, waiting for flow control as needed.
+    /// Writes all chunks, waiting for turns and for flow control as needed.
     pub(super) async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), TunnelError> {
-        let (stream, _) = self.stream.as_mut().ok_or(quinn::WriteError::ClosedStream)?;
-        if let Some(priority) = self.urgency.sending(chunks.iter().map(Bytes::len).sum()) {
-            // It fails only when the stream was stopped, as the write will.
-            let _ = stream.set_priority(priority);
+        let Self { stream, lane, ticket, urgency } = self;
+        let (stream, _) = stream.as_mut().ok_or(quinn::WriteError::ClosedStream)?;
+        loop {
+            let left = chunks.iter().map(Bytes::len).sum::<usize>() as u64;
+            if left == 0 {
+                return Ok(());
+            }
+            let turn = match urgency.at_once() {
+                few if left <= few => None,
+                0 => Some(lane.turn(*ticket, urgency.rank(), left).await),
+                _ => lane.all_at_once(*ticket, left),
+            };
+            let given = turn.as_ref().map_or_else(|| urgency.at_once(), Turn::bytes);
+            let (mut piece, count) = front(chunks, given);
+            let piece = &mut piece[..count];
+            let bytes = piece.iter().map(Bytes::len).sum();
+            if let Some(priority) = urgency.sending(bytes) {
+                // It fails only when the stream was stopped, as the write will.
+                let _ = stream.set_priority(priority);
+            }
+            let mut writing = pin!(stream.write_all_chunks(piece));
+            match (writing.as_mut().now_or_never(), turn) {
+                (Some(written), Some(turn)) if turn.bytes() == bytes as u64 => {
+                    written?;
+                    turn.used();
+                }
+                // A reader that stops stops nobody else: what its writer waits for is no turn.
+                (written, turn) => {
+                    drop(turn);
+                    match written {
+                        Some(written) => written?,
+                        None => writing.await?,
+                    }
+                    lane.written(bytes as u64);
+                }
+            }
         }
-        Ok(stream.write_all_chunks(chunks).await?)
     }
 
     /// Says that all has been sent.
@@ -77,6 +116,17 @@ impl Outgoing {
             }
         }
     }
+}
+
+/// Takes so many bytes off the front, in at most two pieces; how many pieces there are.
+fn front(chunks: &mut [Bytes], bytes: u64) -> ([Bytes; 2], usize) {
+    let (mut front, mut count, mut left) = ([Bytes::new(), Bytes::new()], 0, bytes as usize);
+    for (chunk, piece) in chunks.iter_mut().filter(|chunk| !chunk.is_empty()).zip(&mut front) {
+        *piece = chunk.split_to(chunk.len().min(left));
+        left -= piece.len();
+        count += usize::from(!piece.is_empty());
+    }
+    (front, count)
 }
 
 impl Drop for Outgoing {

@@ -10,3 +10,5 @@ mod foreign;
 mod pair;
 mod restart;
 mod silence;
+mod turns;
+mod wire;

@@ -119,6 +119,59 @@ async fn udp_that_is_blocked_later_is_noticed_and_tcp_takes_over() -> Result<()>
     Ok(())
 }
 
+/// Uploads one picture after another, several at a time, until it is dropped.
+struct Uploading(Vec<JoinHandle<Result<()>>>);
+
+impl Uploading {
+    async fn start(house: &House) -> Result<Self> {
+        let mut tasks = Vec::new();
+        for _ in 0..6 {
+            let mut client = house.client(Version::Http1).await?;
+            tasks.push(tokio::spawn(async move {
+                loop {
+                    client.ask(raw("quick", vec![7; 400_000])).await?.inferred()?;
+                }
+            }));
+        }
+        Ok(Self(tasks))
+    }
+
+    fn stop(self) {
+        assert!(self.0.iter().all(|task| !task.is_finished()), "an upload failed");
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_udp_is_limited_the_tunnel_moves_to_tcp_and_stays_if_that_carries_more() -> Result<()> {
+    for carries_more in [true, false] {
+        let house = House::builder().agent(quick(Plan::new("box").link())).open().await?;
+        until_over(&house, "quic").await?;
+        let link = house.link("box")?;
+        link.delay(Duration::from_millis(5));
+        link.limit_udp(2_000_000);
+        if !carries_more {
+            link.limit_tcp(2_000_000);
+        }
+        let (began, asking, uploads) = (Instant::now(), Asking::start(&house).await?, Uploading::start(&house).await?);
+        until_over(&house, "tcp").await?;
+        println!("UDP limited: over TCP after {:.2?}", began.elapsed());
+        if carries_more {
+            // Longer than the trial takes.
+            sleep(Duration::from_secs(8)).await;
+            until_over(&house, "tcp").await?;
+        } else {
+            until_over(&house, "quic").await?;
+            println!("TCP limited too: over QUIC again after {:.2?}", began.elapsed());
+        }
+        asking.more(20).await?;
+        uploads.stop();
+        println!("{} small requests all the while, each answered", asking.stop().await?);
+        assert!(house.close().await);
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_told_to_use_tcp_does_at_either_port_and_times_as_over_quic() -> Result<()> {
     let house = House::builder()

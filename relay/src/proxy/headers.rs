@@ -9,6 +9,7 @@ use adit_common::id::RequestId;
 use adit_common::manifest::UPSTREAM_HEADER;
 use adit_common::timing::Timing;
 use adit_common::trace::TraceContext;
+use adit_common::tunnel::Client;
 use http::header::{self, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode, request};
@@ -33,6 +34,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static(RequestId::HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static(TraceContext::HEADER);
 const UPSTREAM: HeaderName = HeaderName::from_static(UPSTREAM_HEADER);
 const BUDGET: HeaderName = HeaderName::from_static(Deadline::HEADER);
+const CLIENT: HeaderName = HeaderName::from_static(Client::HEADER);
 const SERVER_TIMING: HeaderName = HeaderName::from_static(Timing::HEADER);
 const ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
@@ -63,6 +65,8 @@ pub(super) fn to_agent(headers: &mut HeaderMap, call: &Call, now: Instant) {
         set(BUDGET, &budget);
     }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    let client = call.key.as_deref().map_or_else(|| Client::at(peer.ip()), Client::with_key);
+    headers.insert(CLIENT, client.header());
 }
 
 /// The host that a request is for, as its client wrote it.
@@ -152,7 +156,7 @@ mod tests {
         to_agent(&mut headers, &call, now + Duration::from_millis(500));
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        let kept = ["adit-budget", "content-type", "forwarded", "te", "traceparent", "x-forwarded-for"];
+        let kept = ["adit-budget", "adit-client", "content-type", "forwarded", "te", "traceparent", "x-forwarded-for"];
         assert_eq!(names, [&kept[..], &["x-forwarded-proto", "x-request-id"]].concat());
         assert_eq!(headers["forwarded"], "for=\"192.0.2.7:999\";proto=https");
         assert_eq!(headers["adit-budget"], "1500000");

@@ -11,7 +11,8 @@ use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig, NewRenoConfig};
 use serde::{Deserialize, Serialize};
 
-use super::adaptive::Adaptive;
+use super::adaptive::{Adaptive, Cause};
+use crate::tunnel::turns::Sending;
 
 /// Which congestion control a tunnel sends by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,9 +31,9 @@ impl CongestionControl {
     /// What makes quinn's controllers. One of our own begins with what `memory` knows of the path, and tells it what it finds out.
     pub fn factory(self, memory: PathMemory) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
-            Self::Adaptive => Arc::new(Factory { memory }),
-            Self::Cubic => Arc::new(CubicConfig::default()),
-            Self::NewReno => Arc::new(NewRenoConfig::default()),
+            Self::Adaptive => listened_to(OurConfig { memory }),
+            Self::Cubic => listened_to(CubicConfig::default()),
+            Self::NewReno => listened_to(NewRenoConfig::default()),
         }
     }
 
@@ -149,30 +150,50 @@ impl Default for PathMemory {
 
 /// What our control of this connection knows; none where it is not our control.
 pub(crate) fn report(connection: &quinn::Connection) -> Option<PathReport> {
-    let state = connection.congestion_state().into_any().downcast::<Ours>().ok()?;
-    Some(state.adaptive.report())
+    Some(ours(connection)?.adaptive.report())
+}
+
+/// How often less was sent because of losses of our doing; 0 where it is not our control, which cannot tell.
+pub(crate) fn own_losses(connection: &quinn::Connection) -> u64 {
+    report(connection).map_or(0, |report| report.reductions[Cause::Loss as usize])
 }
 
 /// When the newest packet was sent that is known to have arrived; none before the first, or where it is not our control.
 pub(crate) fn newest(connection: &quinn::Connection) -> Option<Instant> {
-    let state = connection.congestion_state().into_any().downcast::<Ours>().ok()?;
-    state.adaptive.newest()
+    ours(connection)?.adaptive.newest()
 }
 
 /// Lets so many bytes pass beyond the window, once, where the control is ours: what asks whether a silent path is back must not wait
 /// for what the silence swallowed.
 pub(crate) fn let_pass(connection: &quinn::Connection, bytes: u64) {
-    if let Ok(state) = connection.congestion_state().into_any().downcast::<Ours>() {
+    if let Some(state) = ours(connection) {
         state.extra.store(bytes, Ordering::Relaxed);
     }
 }
 
-#[derive(Debug)]
-struct Factory {
+fn ours(connection: &quinn::Connection) -> Option<Box<Ours>> {
+    let sending = connection.congestion_state().into_any().downcast::<Sending>().ok()?;
+    sending.into_control().into_any().downcast().ok()
+}
+
+/// What makes these controls so that our writers hear of what was sent.
+fn listened_to(control: impl ControllerFactory + Send + Sync + 'static) -> Arc<dyn ControllerFactory + Send + Sync> {
+    Arc::new(ListenedTo(Arc::new(control)))
+}
+
+struct ListenedTo<F>(Arc<F>);
+
+impl<F: ControllerFactory> ControllerFactory for ListenedTo<F> {
+    fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
+        Box::new(Sending::new(self.0.clone().build(now, mtu)))
+    }
+}
+
+struct OurConfig {
     memory: PathMemory,
 }
 
-impl ControllerFactory for Factory {
+impl ControllerFactory for OurConfig {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
         let memory = self.memory.clone();
         let known = memory.get().filter(|known| known.is_fresh(now));

@@ -20,4 +20,4 @@ mod round;
 mod start;
 
 pub use control::{CongestionControl, KnownPath, Mode, PathMemory, PathReport, UnknownControl};
-pub(crate) use control::{let_pass, newest, report};
+pub(crate) use control::{let_pass, newest, own_losses, report};
