@@ -65,8 +65,12 @@ unsafe fn several<V: Lanes, const K: usize, const S: usize, const T: usize, cons
     unsafe {
         while x + T <= end {
             let from = row.from.add((x * S - row.padding[0]) * lanes);
+            // A window that lies inside has a first row.
             let mut columns = [V::splat(f32::NEG_INFINITY); C];
-            for y in 0..row.rows {
+            for (place, column) in columns.iter_mut().enumerate() {
+                *column = V::load(from.add(place * lanes));
+            }
+            for y in 1..row.rows {
                 for (place, column) in columns.iter_mut().enumerate() {
                     *column = column.larger(V::load(from.add(y * row.from_row + place * lanes)));
                 }

@@ -122,45 +122,74 @@ pub(crate) unsafe fn tile<V: Lanes, const B: usize, const R: usize, const W: usi
     }
 }
 
-/// Written out in full: an index that is not known when compiled would put all sums into memory.
+/// How sums are finished on their way to memory: not at all, by a lower bound, by both bounds, or with the second operand.
+const PLAIN: u8 = 0;
+const FLOOR: u8 = 1;
+const BOUNDS: u8 = 2;
+const OTHER: u8 = 3;
+
+/// Stores all sums. Each case is written out: bounds that bound nothing take as long as others, and where little is summed up that
+/// counts.
 #[inline(always)]
 unsafe fn store<V: Lanes, const B: usize, const R: usize, const W: usize>(tile: &Tile<'_>, sums: &[[[V; W]; R]; B]) {
-    let lanes = V::COUNT;
-    let deferred = tile.finish.bounds.is_none();
+    // SAFETY: the caller vouches for the memory.
+    unsafe {
+        match tile.finish.bounds {
+            None => {
+                each::<V, B, R, W, PLAIN>(tile, sums);
+                combine::<V, B, R, W>(tile);
+            }
+            Some(_) if !tile.other.is_null() => each::<V, B, R, W, OTHER>(tile, sums),
+            Some([[f32::NEG_INFINITY, f32::INFINITY], _]) => each::<V, B, R, W, PLAIN>(tile, sums),
+            Some([[_, f32::INFINITY], _]) => each::<V, B, R, W, FLOOR>(tile, sums),
+            Some(_) => each::<V, B, R, W, BOUNDS>(tile, sums),
+        }
+    }
+}
+
+/// Written out in full: an index that is not known when compiled would put all sums into memory.
+#[inline(always)]
+unsafe fn each<V: Lanes, const B: usize, const R: usize, const W: usize, const HOW: u8>(
+    tile: &Tile<'_>,
+    sums: &[[[V; W]; R]; B],
+) {
     // SAFETY: the caller vouches for the memory.
     unsafe {
         let bounds = bounds::<V>(tile.finish);
-        if deferred || tile.other.is_null() {
-            for block in 0..B {
-                for row in 0..R {
-                    for column in 0..W {
-                        let to = tile.to.add(block * tile.to_block + row * tile.to_row + column * lanes);
-                        bounded(sums[block][row][column], &bounds, std::ptr::null()).store(to);
-                    }
-                }
-            }
-        } else {
-            for block in 0..B {
-                for row in 0..R {
-                    for column in 0..W {
-                        let to = tile.to.add(block * tile.to_block + row * tile.to_row + column * lanes);
-                        let other = tile.other.add(block * tile.other_block + row * tile.other_row + column * lanes);
-                        bounded(sums[block][row][column], &bounds, other).store(to);
-                    }
+        for block in 0..B {
+            for row in 0..R {
+                for column in 0..W {
+                    let sum = sums[block][row][column];
+                    let value = match HOW {
+                        PLAIN => sum,
+                        FLOOR => sum.at_least(bounds[0][0]),
+                        BOUNDS => bounded(sum, &bounds, std::ptr::null()),
+                        _ => {
+                            let at = block * tile.other_block + row * tile.other_row + column * V::COUNT;
+                            bounded(sum, &bounds, tile.other.add(at))
+                        }
+                    };
+                    value.store(tile.to.add(block * tile.to_block + row * tile.to_row + column * V::COUNT));
                 }
             }
         }
-        if deferred {
-            for block in 0..B {
-                for row in 0..R {
-                    let to = tile.to.add(block * tile.to_block + row * tile.to_row);
-                    let other = if tile.other.is_null() {
-                        tile.other
-                    } else {
-                        tile.other.add(block * tile.other_block + row * tile.other_row)
-                    };
-                    (tile.combine)(&Combine { from: to, other, to, count: W, finish: *tile.finish });
-                }
+    }
+}
+
+/// Finishes all sums from where they were stored.
+#[inline(always)]
+unsafe fn combine<V: Lanes, const B: usize, const R: usize, const W: usize>(tile: &Tile<'_>) {
+    for block in 0..B {
+        for row in 0..R {
+            // SAFETY: the caller vouches for the memory.
+            unsafe {
+                let to = tile.to.add(block * tile.to_block + row * tile.to_row);
+                let other = if tile.other.is_null() {
+                    tile.other
+                } else {
+                    tile.other.add(block * tile.other_block + row * tile.other_row)
+                };
+                (tile.combine)(&Combine { from: to, other, to, count: W, finish: *tile.finish });
             }
         }
     }
