@@ -31,6 +31,7 @@ fn main() {
         ("GoogLeNet", networks::googlenet(&weights, 224).unwrap()),
         ("ResNet-50", networks::resnet50(&weights, 224).unwrap()),
         ("MobileNetV2", networks::mobilenet_v2(&weights, 224).unwrap()),
+        ("SqueezeNet", networks::squeezenet(&weights, 224).unwrap()),
     ];
     let mut networks: Vec<_> = networks.into_iter().map(|(name, graph)| (name.to_owned(), graph)).collect();
     for place in 0..networks.len() {

@@ -124,6 +124,26 @@ pub(crate) fn resnet50(weights: &[f32], side: usize) -> Built<'_> {
     net.classes(x)
 }
 
+/// Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters" (2016), release 1.1, as in torchvision: its classes
+/// are the mean of a convolution.
+pub(crate) fn squeezenet(weights: &[f32], side: usize) -> Built<'_> {
+    let mut net = Net::new(weights, side)?;
+    let mut x = net.unit(net.graph.input(), 64, Window::square(3, 2, 0), 1, Activation::Relu)?;
+    let table = [(16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256)];
+    for (place, (squeeze, expand)) in table.into_iter().enumerate() {
+        if [0, 2, 4].contains(&place) {
+            x = net.max_pool(x, 3, 2, 0, true)?;
+        }
+        let squeezed = net.relu(x, squeeze, 1, 1)?;
+        let narrow = net.relu(squeezed, expand, 1, 1)?;
+        let wide = net.relu(squeezed, expand, 3, 1)?;
+        x = net.graph.concat(&[narrow, wide])?;
+    }
+    let x = net.relu(x, 1000, 1, 1)?;
+    net.graph.global_average_pool(x)?;
+    Ok(net.graph)
+}
+
 /// Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), as in torchvision.
 pub(crate) fn mobilenet_v2(weights: &[f32], side: usize) -> Built<'_> {
     let mut net = Net::new(weights, side)?;

@@ -214,9 +214,14 @@ impl Builder<'_, '_> {
             _ => None,
         };
         if let Some(between) = self.placing.between.get(&stage.node) {
-            let (first, second) = (convolution(&between.first)?, convolution(stage)?);
+            let first = convolution(&between.first)?;
             let view = between.view(first.outputs.div_ceil(self.kernels.lanes));
             let first = self.layer(&between.first, &first, [None, Some(view)]);
+            if let Operation::Pool(pool) = &self.placing.graph.nodes[stage.node].operation {
+                let to = self.placing.view(&self.placing.places[&stage.output()]);
+                return Some(Chosen::Pooled(Box::new(first), *pool, to, between.rows()));
+            }
+            let second = convolution(stage)?;
             let layers = [first, self.layer(stage, &second, [Some(view), None])];
             return Some(Chosen::Pair(Box::new(layers), between.planes()));
         }

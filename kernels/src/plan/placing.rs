@@ -19,6 +19,9 @@ const PLANAR: usize = 4;
 /// Blocks of the first of two layers that are computed together, for each thread: fewer would leave threads without work.
 const SHARES: usize = 2;
 
+/// The part of a core's second cache for what lies of a block between a convolution and a pool.
+const BETWEEN: usize = 16;
+
 /// What is run, before anything has a place in memory.
 #[derive(Debug, Clone)]
 pub(crate) enum Task {
@@ -43,13 +46,15 @@ pub(crate) struct Place {
     pub(crate) channels: Channels,
 }
 
-/// What lies between a convolution and the depthwise one that is computed with it: in a thread's own memory.
+/// What lies between a convolution and the depthwise one or the pool that is computed with it: in a thread's own memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Between {
     pub(crate) first: Stage,
     geometry: Geometry,
     /// Where it begins in a thread's memory.
     start: usize,
+    /// Of which only some rows lie there at a time: how many it has.
+    height: Option<usize>,
 }
 
 impl Between {
@@ -60,7 +65,16 @@ impl Between {
 
     /// The view of it, as if there were as many planes as the value has blocks.
     pub(crate) const fn view(&self, blocks: usize) -> View {
-        self.geometry.view(self.start, 0, 0, blocks)
+        let view = self.geometry.view(self.start, 0, 0, blocks);
+        match self.height {
+            None => view,
+            Some(height) => View { start: view.start + view.row, height, ..view },
+        }
+    }
+
+    /// Rows that lie in a thread's memory at a time, besides one above and one below.
+    pub(crate) const fn rows(&self) -> usize {
+        self.geometry.height.saturating_sub(2)
     }
 }
 
@@ -78,7 +92,7 @@ pub(crate) struct Placing<'a, 'w> {
     pub(crate) tasks: Vec<Task>,
     /// For each stage with a second operand, where that lies.
     pub(crate) others: HashMap<usize, Place>,
-    /// For each depthwise stage that is computed with the one before, what lies between them.
+    /// For each stage that is computed with the one before, what lies between them.
     pub(crate) between: HashMap<usize, Between>,
     /// Elements of a thread's own memory.
     pub(crate) local: usize,
@@ -110,16 +124,15 @@ impl<'a, 'w> Placing<'a, 'w> {
         Ok(placing)
     }
 
-    /// Finds convolutions that are read by a depthwise one alone, where what lies between them is more than stays in a core's cache and
-    /// one plane of it is not.
+    /// Finds convolutions that are read by a depthwise one or a pool alone, where what lies between them is more than stays in a core's
+    /// cache. Of a depthwise one, whole planes lie between; of a pool, a few rows.
     fn pair(&mut self, stages: &[Stage], options: &PlanOptions) {
         let mut starts: HashMap<Geometry, usize> = HashMap::new();
         for second in stages {
             let node = &self.graph.nodes[second.node];
             let value = self.root(node.inputs[0]);
-            let Operation::Convolution(layer) = &node.operation else { continue };
             let Some(first) = stages.iter().find(|stage| stage.output() == value) else { continue };
-            let Operation::Convolution(expansion) = &self.graph.nodes[first.node].operation else { continue };
+            let Operation::Convolution(layer) = &self.graph.nodes[first.node].operation else { continue };
             let reads = |stage: &&Stage| {
                 let node = &self.graph.nodes[stage.node];
                 node.inputs.iter().chain(&stage.other).any(|read| self.root(*read) == value)
@@ -127,29 +140,42 @@ impl<'a, 'w> Placing<'a, 'w> {
             let is_output = self.graph.outputs.iter().any(|output| self.root(*output) == value);
             let shape = self.shape(value);
             let blocks = shape.channels.div_ceil(self.kernels.lanes);
-            let plane = shape.height * shape.width * self.kernels.lanes * size_of::<f32>();
-            if !is_depthwise(layer)
-                || is_depthwise(expansion)
+            let row = shape.width * self.kernels.lanes * size_of::<f32>();
+            let plane = shape.height * row;
+            if is_depthwise(layer)
                 || self.graph.grid(value).is_some()
                 || self.graph.grid(self.graph.nodes[first.node].inputs[0]).is_some()
                 || first.other.is_some()
                 || is_output
                 || stages.iter().filter(reads).count() > 1
-                || 2 * plane > options.cache
                 || 2 * blocks * plane <= options.cache
-                || blocks < SHARES * options.threads
             {
                 continue;
             }
             let planes = blocks.min(self.kernels.most_blocks());
             let mut geometry = Geometry::of(shape, planes, self.kernels.lanes);
-            geometry.widen(border(shape, self.shape(Value(second.node + 1)), layer.window));
+            let height = match &node.operation {
+                Operation::Convolution(layer)
+                    if is_depthwise(layer) && 2 * plane <= options.cache && blocks >= SHARES * options.threads =>
+                {
+                    geometry.widen(border(shape, self.shape(Value(second.node + 1)), layer.window));
+                    None
+                }
+                // Winograd's way gains more.
+                Operation::Pool(pool) if !(options.winograd && is_for_winograd(layer)) => {
+                    let rows = (options.cache / BETWEEN / row).min(shape.height).max(pool.window.kernel[0]);
+                    // Not as many as there are: who has a whole plane does not compute by rows.
+                    geometry.height = rows + if rows + 2 == shape.height { 3 } else { 2 };
+                    Some(shape.height)
+                }
+                _ => continue,
+            };
             let end = self.local;
             let start = *starts.entry(geometry).or_insert(end);
             if start == end {
                 self.local += geometry.elements();
             }
-            self.between.insert(second.node, Between { first: first.clone(), geometry, start });
+            self.between.insert(second.node, Between { first: first.clone(), geometry, start, height });
         }
     }
 
@@ -397,6 +423,12 @@ pub(crate) fn is_depthwise(convolution: &Convolution<'_>) -> bool {
     convolution.groups > 1
         && convolution.groups == convolution.outputs
         && convolution.weight.len() == convolution.outputs * convolution.window.taps()
+}
+
+/// Whether Winograd's way is open to a convolution, if not of planes.
+fn is_for_winograd(convolution: &Convolution<'_>) -> bool {
+    let Window { kernel, stride, dilation, .. } = convolution.window;
+    (kernel, stride, dilation, convolution.groups) == ([3, 3], [1, 1], [1, 1], 1)
 }
 
 /// How far the windows of a convolution reach over the edges of its input.

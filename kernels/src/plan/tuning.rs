@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::KernelError;
+use crate::graph;
 use crate::plan::choice::Choice;
 use crate::plan::layout::Geometry;
 use crate::plan::network::PlanOptions;
@@ -10,6 +11,7 @@ use crate::shape::{Shape, Window};
 use crate::steps::direct::Direct;
 use crate::steps::expanded::Expanded;
 use crate::steps::layer::Layer;
+use crate::steps::pooled::Pooled;
 use crate::steps::step::{Room, Step};
 use crate::steps::view::View;
 use crate::steps::winograd::Winograd;
@@ -39,12 +41,14 @@ pub(crate) enum Chosen<'w> {
     One(Box<Layer<'w>>),
     /// A convolution and the depthwise one after it, with so many planes between them.
     Pair(Box<[Layer<'w>; 2]>, usize),
+    /// A convolution and the pool after it, where that writes, and how many rows lie between them at a time.
+    Pooled(Box<Layer<'w>>, graph::Pool, View, usize),
 }
 
 impl Chosen<'_> {
     fn layer(&self) -> &Layer<'_> {
         match self {
-            Self::One(layer) => layer,
+            Self::One(layer) | Self::Pooled(layer, ..) => layer,
             Self::Pair(layers, _) => &layers[0],
         }
     }
@@ -101,14 +105,18 @@ impl Chosen<'_> {
             (Self::Pair(layers, planes), Choice::Direct { blocks }) => {
                 Step::Expanded(Box::new(Expanded::new(&layers[0], &layers[1], blocks, *planes, packed)?))
             }
-            (Self::Pair(..), Choice::Winograd { .. }) => return Err(KernelError::Bounds),
+            (Self::Pooled(layer, pool, to, rows), Choice::Direct { blocks }) => {
+                Step::Pooled(Box::new(Pooled::new(layer, pool, *to, *rows, blocks, packed)?))
+            }
+            (Self::Pair(..) | Self::Pooled(..), Choice::Winograd { .. }) => return Err(KernelError::Bounds),
         })
     }
 
     pub(crate) fn alike(&self) -> Alike {
         match self {
-            Self::One(layer) => Alike([Some(Sizes::of(layer)), None]),
-            Self::Pair(layers, _) => Alike(layers.each_ref().map(|layer| Some(Sizes::of(layer)))),
+            Self::One(layer) => Alike([Some(Sizes::of(layer)), None], None),
+            Self::Pair(layers, _) => Alike(layers.each_ref().map(|layer| Some(Sizes::of(layer))), None),
+            Self::Pooled(layer, pool, ..) => Alike([Some(Sizes::of(layer)), None], Some(pool.window)),
         }
     }
 }
@@ -141,7 +149,7 @@ pub(crate) fn quickest(
 
 /// What makes two steps take equally long.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Alike([Option<Sizes>; 2]);
+pub(crate) struct Alike([Option<Sizes>; 2], Option<Window>);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Sizes {

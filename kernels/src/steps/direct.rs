@@ -237,7 +237,8 @@ impl Direct {
                     .wrapping_sub(row * tile.from_row + column * tile.from_column);
                 tile.later = later.wrapping_add(place * steps * tile.later_step);
                 tile.from = from_start.add(row * tile.from_row + column * tile.from_column);
-                tile.to = to_start.add(row * to.row + column * to.pixel);
+                // Of a plane that does not lie in memory as a whole the first row may not be there.
+                tile.to = to_start.wrapping_add(row * to.row + column * to.pixel);
                 if let Some(start) = other_start {
                     tile.other = start.add(row * other_row + column * to.pixel);
                 }

@@ -13,6 +13,7 @@ pub(crate) mod expanded;
 pub(crate) mod layer;
 pub(crate) mod linear;
 pub(crate) mod pool;
+pub(crate) mod pooled;
 pub(crate) mod regroup;
 pub(crate) mod scale;
 pub(crate) mod step;

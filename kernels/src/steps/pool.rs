@@ -1,5 +1,7 @@
 //! Pools, and the mean of whole planes.
 
+use std::ops::Range;
+
 use crate::error::KernelError;
 use crate::graph;
 use crate::graph::Reduction;
@@ -38,36 +40,65 @@ impl Pool {
     /// # Safety
     /// The views lie in `arena` for so many images, and nobody else uses it.
     pub(crate) unsafe fn run(&self, arena: Address, images: usize, pool: &mut threads::Pool) {
-        let Self { from, to, window, reduction, kernels } = self;
-        let Window { kernel, stride, padding, .. } = *window;
+        let Self { from, to, .. } = self;
         let parts = threads::parts(images * to.blocks, to.height, pool);
         pool.run(images * parts * to.blocks, &|task| {
             let (image, part, block) = (task / to.blocks / parts, task / to.blocks % parts, task % to.blocks);
-            for y in to.height * part / parts..to.height * (part + 1) / parts {
-                let begin = y * stride[0];
-                let counted_rows = (begin + kernel[0]).min(padding.top + from.height + padding.bottom) - begin;
-                let first = begin.saturating_sub(padding.top);
-                let end = (begin + kernel[0]).saturating_sub(padding.top).min(from.height);
-                // SAFETY: rows and columns are cut to those of `from`, and `new` has found the outputs to be those of `to`; no
-                // two tasks have a row of a block in common.
-                unsafe {
-                    (kernels.pool)(&PoolRow {
-                        from: arena.at(from.at(image, block) + first * from.row),
-                        to: arena.at(to.at(image, block) + y * to.row),
-                        rows: end - first,
-                        counted_rows,
-                        width: from.width,
-                        padding: [padding.left, padding.right],
-                        columns: to.width,
-                        kernel: kernel[1],
-                        stride: stride[1],
-                        from_row: from.row,
-                        largest: *reduction == Reduction::Max,
-                        count_padding: *reduction == Reduction::Average { count_padding: true },
-                    });
-                }
-            }
+            let rows = to.height * part / parts..to.height * (part + 1) / parts;
+            // SAFETY: the views lie in the arena. No two tasks have a row of a block in common.
+            unsafe { self.run_rows(arena, image, block, arena.at(from.at(image, block)), rows) };
         });
+    }
+
+    /// Rows that come out.
+    pub(crate) const fn rows(&self) -> usize {
+        self.to.height
+    }
+
+    /// The rows of the input that windows of some rows of outputs look at.
+    pub(crate) fn read_by(&self, rows: Range<usize>) -> Range<usize> {
+        let Window { kernel, stride, padding, .. } = self.window;
+        let end = (rows.end.max(1) - 1) * stride[0] + kernel[0];
+        (rows.start * stride[0]).saturating_sub(padding.top)..end.saturating_sub(padding.top).min(self.from.height)
+    }
+
+    /// Computes some rows of one block of a plane whose first row is at `from`, or would be.
+    ///
+    /// # Safety
+    /// As [`Self::run`]; nobody else writes to these rows of the block; and the rows that [`Self::read_by`] names lie as those of the
+    /// view do, from `from` on.
+    pub(crate) unsafe fn run_rows(
+        &self,
+        arena: Address,
+        image: usize,
+        block: usize,
+        from: *const f32,
+        rows: Range<usize>,
+    ) {
+        let Self { from: view, to, window, reduction, kernels } = self;
+        let Window { kernel, stride, padding, .. } = *window;
+        for y in rows {
+            let begin = y * stride[0];
+            let counted_rows = (begin + kernel[0]).min(padding.top + view.height + padding.bottom) - begin;
+            let read = self.read_by(y..y + 1);
+            // SAFETY: rows and columns are cut to those of `from`, and `new` has found the outputs to be those of `to`.
+            unsafe {
+                (kernels.pool)(&PoolRow {
+                    from: from.wrapping_add(read.start * view.row),
+                    to: arena.at(to.at(image, block) + y * to.row),
+                    rows: read.len(),
+                    counted_rows,
+                    width: view.width,
+                    padding: [padding.left, padding.right],
+                    columns: to.width,
+                    kernel: kernel[1],
+                    stride: stride[1],
+                    from_row: view.row,
+                    largest: *reduction == Reduction::Max,
+                    count_padding: *reduction == Reduction::Average { count_padding: true },
+                });
+            }
+        }
     }
 }
 

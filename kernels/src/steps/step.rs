@@ -11,6 +11,7 @@ use crate::steps::elementwise::Elementwise;
 use crate::steps::expanded::Expanded;
 use crate::steps::linear::Linear;
 use crate::steps::pool::{GlobalMean, Pool};
+use crate::steps::pooled::Pooled;
 use crate::steps::regroup::Regroup;
 use crate::steps::scale::Scale;
 use crate::steps::upsample::Upsample;
@@ -89,6 +90,7 @@ pub(crate) enum Step {
     Winograd(Winograd),
     Depthwise(Depthwise),
     Expanded(Box<Expanded>),
+    Pooled(Box<Pooled>),
     Linear(Linear),
     Pool(Pool),
     Mean(GlobalMean),
@@ -114,6 +116,7 @@ impl Step {
                 Self::Winograd(step) => step.run(arena, scratch, images, pool),
                 Self::Depthwise(step) => step.run(arena, images, pool),
                 Self::Expanded(step) => step.run(arena, local, room.stride, images, pool),
+                Self::Pooled(step) => step.run(arena, local, room.stride, images, pool),
                 Self::Linear(step) => step.run(arena, images, pool),
                 Self::Pool(step) => step.run(arena, images, pool),
                 Self::Mean(step) => step.run(arena, images, pool),
@@ -143,6 +146,7 @@ impl Step {
             Self::Winograd(step) => step.weights(),
             Self::Depthwise(step) => step.weights(),
             Self::Expanded(step) => step.weights(),
+            Self::Pooled(step) => step.weights(),
             Self::Linear(step) => step.weights(),
             Self::Bytes(step) => step.weights(),
             Self::Pool(_)
@@ -163,6 +167,7 @@ impl Step {
             Self::Winograd(step) => format!("winograd:{}", step.tile()),
             Self::Depthwise(_) => "depthwise".to_owned(),
             Self::Expanded(step) => step.describe(),
+            Self::Pooled(step) => step.describe(),
             Self::Linear(_) => "linear".to_owned(),
             Self::Pool(_) => "pool".to_owned(),
             Self::Mean(_) => "mean".to_owned(),

@@ -26,7 +26,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     (1..40usize, 1..20usize, 1..20usize).prop_map(|(channels, height, width)| Shape::new(channels, height, width))
 }
 
-fn pools() -> impl Strategy<Value = Pool> {
+pub(crate) fn pools() -> impl Strategy<Value = Pool> {
     let reduction = prop_oneof![
         2 => Just(Reduction::Max),
         1 => any::<bool>().prop_map(|count_padding| Reduction::Average { count_padding }),

@@ -56,3 +56,8 @@ fn resnet50_agrees_with_the_reference() {
 fn mobilenet_v2_agrees_with_the_reference() {
     check(&networks::mobilenet_v2(&networks::weights(), 128).unwrap());
 }
+
+#[test]
+fn squeezenet_agrees_with_the_reference() {
+    check(&networks::squeezenet(&networks::weights(), 96).unwrap());
+}
