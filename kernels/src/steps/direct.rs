@@ -288,17 +288,19 @@ fn pack(layer: &Layer<'_>, groups: &[Group], channels: &[usize], packed: &mut [f
     let (lanes, taps, per_group) = (layer.kernels.lanes, convolution.window.taps(), layer.group_inputs());
     let firsts = if layer.is_planar() { vec![0] } else { layer.channels.firsts() };
     let outputs = convolution.outputs / convolution.groups;
-    let mut packed = packed.iter_mut();
+    let mut rest = packed;
     for group in groups {
+        let first = group.first * lanes;
         for block in group.inputs[0]..group.inputs[1] {
             for tap in 0..taps {
                 for input in firsts[block]..firsts[block] + channels[block] {
-                    for output in group.first * lanes..(group.first + group.blocks) * lanes {
-                        let Some(weight) = packed.next() else { return };
-                        // Other groups' channels, and what lies behind the last one, count nothing.
-                        if output < convolution.outputs && input / per_group == output / outputs {
-                            *weight = convolution.weight[(output * per_group + input % per_group) * taps + tap];
-                        }
+                    let weights = rest.split_off_mut(..group.blocks * lanes).unwrap_or_default();
+                    // Other groups' channels, and what lies behind the last one, count nothing.
+                    let those = input / per_group * outputs..(input / per_group + 1) * outputs;
+                    let [start, end] = [first.max(those.start), (first + weights.len()).min(those.end)];
+                    let from = (input % per_group) * taps + tap;
+                    for output in start..end {
+                        weights[output - first] = convolution.weight[output * per_group * taps + from];
                     }
                 }
             }

@@ -318,8 +318,9 @@ fn pack(layer: &Layer<'_>, tile: usize, groups: &[[usize; 3]], place_weights: us
     let (lanes, inputs) = (layer.kernels.lanes, layer.inputs());
     let matrix = kernel_matrix(tile);
     for [first, count, start] in groups {
-        for output in first * lanes..((first + count) * lanes).min(layer.convolution.outputs) {
-            for input in 0..inputs {
+        // All outputs of an input before the next one: they lie beside each other.
+        for input in 0..inputs {
+            for output in first * lanes..((first + count) * lanes).min(layer.convolution.outputs) {
                 let kernel = &layer.convolution.weight[(output * inputs + input) * 9..][..9];
                 // G k G', in f64: it is done once.
                 for (y, above) in matrix.iter().enumerate() {
