@@ -75,7 +75,7 @@ impl Calibration {
         if self.architecture != architecture.name() {
             return stale(format!("the architecture {}", self.architecture));
         }
-        if self.weights != weights.checksum() {
+        if self.weights != weights.checksum()? {
             return stale("other weights".to_owned());
         }
         Ok(&self.ranges)
@@ -100,7 +100,7 @@ impl Calibrator {
             observer: observer(&graph, threads())?,
             shape: graph.input(),
             architecture,
-            weights: weights.checksum(),
+            weights: weights.checksum()?,
             images: 0,
         })
     }

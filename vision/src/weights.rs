@@ -1,18 +1,32 @@
-//! Weights on disk: safetensors files, read whole into memory.
+//! Weights on disk: safetensors files, read tensor by tensor as layers ask for them.
 //!
-//! Why read and not mapped: a mapped file that is truncated while it is served kills the process with SIGBUS, and
-//! mapping needs `unsafe`. Half precision on disk becomes f32 here, because every network computes in f32.
+//! Why not whole: the file would lie in memory beside its tensors, and they beside what kernels make of them. Why read and not mapped: a
+//! mapped file that is truncated while it is served kills the process with SIGBUS, and mapping needs `unsafe`. Half precision on
+//! disk becomes f32 here, because every network computes in f32.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use flate2::Crc;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 
 use crate::error::VisionError;
+
+/// Bytes that hold the length of a header.
+const LENGTH: usize = 8;
+
+/// More than a header can be long: what is longer is refused without having been read.
+const LONGEST_HEADER: usize = 101 << 20;
+
+/// Bytes of a file that are read at a time: whole numbers.
+const PART: usize = 1 << 16;
 
 /// The named tensors of one network.
 #[derive(Debug)]
@@ -23,20 +37,34 @@ pub struct Weights {
 }
 
 enum Tensors {
-    /// A safetensors file, not yet converted.
-    File { bytes: Vec<u8>, start: usize, metadata: Metadata },
+    /// A safetensors file, not yet converted; its tensors begin at `start`.
+    File { content: Content, start: usize, metadata: Metadata },
     /// Already tensors: weights in training.
     Ready(HashMap<String, Tensor>),
     /// Computed from name and shape when they are asked for.
     Made(Box<Maker>),
 }
 
+/// The bytes of a file.
+enum Content {
+    Bytes(Vec<u8>),
+    /// Where they are read when they are asked for. A file that was changed since it was opened is refused.
+    Disk {
+        file: File,
+        path: PathBuf,
+        stamp: Stamp,
+    },
+}
+
+/// Length and time of the last change of a file, in seconds and nanoseconds.
+type Stamp = (u64, i64, i64);
+
 type Maker = dyn Fn(&str, &[usize]) -> Option<Vec<f32>> + Send + Sync;
 
 impl fmt::Debug for Tensors {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { bytes, .. } => write!(formatter, "File({} bytes)", bytes.len()),
+            Self::File { content, .. } => write!(formatter, "File({} bytes)", content.len()),
             Self::Ready(tensors) => write!(formatter, "Ready({} tensors)", tensors.len()),
             Self::Made(_) => formatter.write_str("Made"),
         }
@@ -44,23 +72,32 @@ impl fmt::Debug for Tensors {
 }
 
 impl Weights {
-    /// Reads a safetensors file.
+    /// Opens a safetensors file and reads its header; tensors are read as they are asked for.
     pub fn read(path: &Path) -> Result<Self, VisionError> {
-        let bytes = fs::read(path).map_err(|source| VisionError::Read { path: path.to_owned(), source })?;
-        Self::from_bytes(path.display().to_string(), bytes)
+        let unread = |source| VisionError::Read { path: path.to_owned(), source };
+        let mut file = File::open(path).map_err(unread)?;
+        let stamp = stamp(&file).map_err(unread)?;
+        // As long as the file, for it is checked against the header: memory of which only the header's part is ever touched.
+        let length = usize::try_from(stamp.0).map_err(|error| unread(io::Error::other(error)))?;
+        let mut bytes = vec![0; length];
+        let prefix = LENGTH.min(length);
+        file.read_exact(&mut bytes[..prefix]).map_err(unread)?;
+        let header = bytes[..prefix].try_into().map_or(0, u64::from_le_bytes);
+        let end = usize::try_from(header).unwrap_or(length).saturating_add(prefix).min(length);
+        if end <= LONGEST_HEADER {
+            file.read_exact(&mut bytes[prefix..end]).map_err(unread)?;
+        }
+        let origin = path.display().to_string();
+        let (start, metadata) = checked(&origin, &bytes)?;
+        let content = Content::Disk { file, path: path.to_owned(), stamp };
+        Ok(Self { origin, tensors: Tensors::File { content, start, metadata } })
     }
 
     /// Takes the bytes of a safetensors file; `origin` is what messages call them.
     pub fn from_bytes(origin: impl Into<String>, bytes: Vec<u8>) -> Result<Self, VisionError> {
         let origin = origin.into();
-        // Checks the header, and that the tensors cover the file exactly: a half-copied file ends here.
-        let (header, metadata) = match SafeTensors::read_metadata(&bytes) {
-            Ok(parts) => parts,
-            Err(source) => return Err(VisionError::CorruptWeights { origin, source }),
-        };
-        // The tensors begin after the header and the eight bytes that hold its length.
-        let start = header + 8;
-        Ok(Self { origin, tensors: Tensors::File { bytes, start, metadata } })
+        let (start, metadata) = checked(&origin, &bytes)?;
+        Ok(Self { origin, tensors: Tensors::File { content: Content::Bytes(bytes), start, metadata } })
     }
 
     /// Takes tensors as they are: a network in training shares them with its optimiser.
@@ -97,7 +134,7 @@ impl Weights {
                 let values = maker(name, shape).ok_or_else(|| self.missing(name))?;
                 Tensor::from_vec(values, shape, &Device::Cpu)?
             }
-            Tensors::File { bytes, start, metadata } => self.convert(name, bytes, *start, metadata)?,
+            Tensors::File { content, start, metadata } => self.convert(name, content, *start, metadata)?,
         };
         if tensor.dims() != shape {
             return Err(VisionError::TensorShape {
@@ -122,21 +159,24 @@ impl Weights {
     }
 
     /// CRC-32 of the file; 0 where there is none.
-    pub(crate) fn checksum(&self) -> u32 {
+    pub(crate) fn checksum(&self) -> Result<u32, VisionError> {
         let mut sum = Crc::new();
-        if let Tensors::File { bytes, .. } = &self.tensors {
-            sum.update(bytes);
+        if let Tensors::File { content, .. } = &self.tensors {
+            for start in (0..content.len()).step_by(PART) {
+                sum.update(&content.part(start..content.len().min(start + PART))?);
+            }
         }
-        sum.sum()
+        Ok(sum.sum())
     }
 
     /// The bytes of a safetensors file with these weights as they are stored, but other tensors, as f32, in place of those
     /// of the same names. Only weights that came from a file can be stored again.
     pub(crate) fn with(&self, others: &[(String, Tensor)]) -> Result<Vec<u8>, VisionError> {
-        let Tensors::File { bytes, start, metadata } = &self.tensors else {
+        let Tensors::File { content: stored, start, metadata } = &self.tensors else {
             return Err(VisionError::Training(format!("{} are in no file that could be stored again", self.origin)));
         };
         let corrupt = |source| VisionError::CorruptWeights { origin: self.origin.clone(), source };
+        let bytes = stored.part(0..stored.len())?;
         let mut contents = Vec::new();
         for (name, tensor) in others {
             contents.push((name.as_str(), tensor.dims(), f32_bytes(tensor)?));
@@ -176,7 +216,7 @@ impl Weights {
         }
     }
 
-    fn convert(&self, name: &str, bytes: &[u8], start: usize, metadata: &Metadata) -> Result<Tensor, VisionError> {
+    fn convert(&self, name: &str, file: &Content, start: usize, metadata: &Metadata) -> Result<Tensor, VisionError> {
         let entry = metadata.info(name).ok_or_else(|| self.missing(name))?;
         let kind = match entry.dtype {
             Dtype::F16 => DType::F16,
@@ -191,16 +231,63 @@ impl Weights {
             }
         };
         let (from, to) = entry.data_offsets;
-        let content = bytes.get(start + from..start + to).ok_or_else(|| VisionError::CorruptWeights {
-            origin: self.origin.clone(),
-            source: safetensors::SafeTensorError::InvalidOffset(name.to_owned()),
-        })?;
-        Ok(Tensor::from_raw_buffer(content, kind, &entry.shape, &Device::Cpu)?)
+        let (from, to) = (start + from, start + to);
+        if kind != DType::F32 {
+            return Ok(Tensor::from_raw_buffer(&file.part(from..to)?, kind, &entry.shape, &Device::Cpu)?);
+        }
+        // A little at a time, so that its bytes do not take as much again.
+        let mut numbers = Vec::with_capacity((to - from) / size_of::<f32>());
+        for start in (from..to).step_by(PART) {
+            let bytes = file.part(start..to.min(start + PART))?;
+            numbers.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+        }
+        Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?)
     }
 
     fn missing(&self, name: &str) -> VisionError {
         VisionError::MissingTensor { origin: self.origin.clone(), tensor: name.to_owned() }
     }
+}
+
+impl Content {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            // It was found to fit when it was opened.
+            Self::Disk { stamp, .. } => stamp.0 as usize,
+        }
+    }
+
+    /// Some of the bytes, which the header has found to be there.
+    fn part(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>, VisionError> {
+        let (file, path, opened) = match self {
+            Self::Bytes(bytes) => return Ok(Cow::Borrowed(bytes.get(range).unwrap_or_default())),
+            Self::Disk { file, path, stamp } => (file, path, stamp),
+        };
+        let read = || {
+            let mut bytes = vec![0; range.len()];
+            file.read_exact_at(&mut bytes, range.start as u64)?;
+            match stamp(file)? == *opened {
+                true => Ok(Cow::Owned(bytes)),
+                false => Err(io::Error::other("it was changed while it was read")),
+            }
+        };
+        read().map_err(|source| VisionError::Read { path: path.clone(), source })
+    }
+}
+
+fn stamp(file: &File) -> io::Result<Stamp> {
+    let about = file.metadata()?;
+    Ok((about.len(), about.mtime(), about.mtime_nsec()))
+}
+
+/// Where the tensors of a safetensors file begin, and what they are. Checks the header, and that the tensors cover the file exactly: a
+/// half-copied file ends here.
+fn checked(origin: &str, bytes: &[u8]) -> Result<(usize, Metadata), VisionError> {
+    let parts = SafeTensors::read_metadata(bytes);
+    let corrupt = |source| VisionError::CorruptWeights { origin: origin.to_owned(), source };
+    // The tensors begin after the header and the eight bytes that hold its length.
+    parts.map(|(header, metadata)| (header + LENGTH, metadata)).map_err(corrupt)
 }
 
 /// A tensor's elements as f32, row-major, in the byte order of a safetensors file.
@@ -211,6 +298,8 @@ pub(crate) fn f32_bytes(tensor: &Tensor) -> Result<Vec<u8>, VisionError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use candle_core::safetensors::save;
 
     use super::*;
@@ -253,8 +342,8 @@ mod tests {
         assert_eq!((weights.outputs("a.weight"), weights.outputs("b.weight")), (Some(2), None));
         let other = Tensor::new(&[0.1f32, 0.2, 0.3], &Device::Cpu).unwrap();
         let bytes = weights.with(&[("a.weight".to_owned(), other.clone())]).unwrap();
-        let Tensors::File { bytes: before, .. } = &weights.tensors else { panic!("a file") };
-        let (before, after) = (SafeTensors::deserialize(before).unwrap(), SafeTensors::deserialize(&bytes).unwrap());
+        let before = fs::read(&path).unwrap();
+        let (before, after) = (SafeTensors::deserialize(&before).unwrap(), SafeTensors::deserialize(&bytes).unwrap());
         assert_eq!(before.tensor("a.count").unwrap(), after.tensor("a.count").unwrap());
         assert_eq!(after.names().len(), 2);
         let read = Weights::from_bytes("again", bytes.clone()).unwrap().tensor("a.weight", &[3], &Device::Cpu).unwrap();
@@ -269,6 +358,9 @@ mod tests {
         for length in 0..bytes.len() {
             let result = Weights::from_bytes("half a file", bytes[..length].to_vec());
             assert!(matches!(result, Err(VisionError::CorruptWeights { .. })), "accepted {length} bytes");
+            fs::write(&path, &bytes[..length]).unwrap();
+            let result = Weights::read(&path);
+            assert!(matches!(result, Err(VisionError::CorruptWeights { .. })), "accepted a file of {length} bytes");
         }
         let mut longer = bytes.clone();
         longer.push(0);
@@ -276,7 +368,28 @@ mod tests {
         for position in 0..8 {
             let mut flipped = bytes.clone();
             flipped[position] ^= 0x55;
+            fs::write(&path, &flipped).unwrap();
+            assert!(Weights::read(&path).is_err(), "accepted a file with byte {position} flipped");
             assert!(Weights::from_bytes("a damaged file", flipped).is_err(), "accepted byte {position} flipped");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_changed_while_it_is_read_is_refused_and_one_that_is_replaced_is_not() {
+        let (folder, path) = stored();
+        let weights = Weights::read(&path).unwrap();
+        let sum = weights.checksum().unwrap();
+        assert_eq!(sum, Weights::from_bytes("the same", fs::read(&path).unwrap()).unwrap().checksum().unwrap());
+        let other = folder.path().join("other");
+        fs::write(&other, "no weights").unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(weights.tensor("a.weight", &[2, 2], &Device::Cpu).is_ok());
+        let (_folder, path) = stored();
+        let weights = Weights::read(&path).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.push(0);
+        fs::write(&path, bytes).unwrap();
+        let changed = weights.tensor("a.weight", &[2, 2], &Device::Cpu).unwrap_err();
+        assert!(matches!(changed, VisionError::Read { .. }), "{changed}");
     }
 }

@@ -153,7 +153,7 @@ pub fn classifier(
     let shared: Vec<(String, Tensor)> =
         variables.iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
     let trained_on = order.len();
-    let plan = plan(options, origin, &photos.labels, &features);
+    let plan = plan(options, origin, &photos.labels, &features)?;
     let mut lesson = Heading {
         network: head.build(&Weights::from_tensors("weights in training", shared.clone()))?,
         head: &head,
@@ -194,17 +194,22 @@ fn enough(folder: &Path, labels: &[String], count: impl Fn(u32) -> usize) -> Res
     Ok(())
 }
 
-fn plan(options: &ClassifierOptions, origin: &Origin<'_>, labels: &[String], features: &Features) -> Plan {
+fn plan(
+    options: &ClassifierOptions,
+    origin: &Origin<'_>,
+    labels: &[String],
+    features: &Features,
+) -> Result<Plan, VisionError> {
     let ClassifierOptions { epochs, batch, learning_rate, held_out, patience, flip, seed, .. } = *options;
     let mut names = Crc::new();
     names.update(labels.join("\n").as_bytes());
-    Plan {
+    Ok(Plan {
         recipe: format!(
             "classifier: {}, weights with the checksum {:08x}, {} classes with the checksum {:08x}, {} pictures with the \
              checksum {:08x}, {held_out} held out, seed {seed}, {epochs} epochs of steps of {batch} pictures, learning rate \
              {learning_rate}, patience {patience}, {}",
             origin.architecture,
-            origin.weights.checksum(),
+            origin.weights.checksum()?,
             labels.len(),
             names.sum(),
             features.classes.len(),
@@ -216,7 +221,7 @@ fn plan(options: &ClassifierOptions, origin: &Origin<'_>, labels: &[String], fea
         learning_rate,
         patience: Some(patience),
         keep: options.keep.clone(),
-    }
+    })
 }
 
 /// A new last layer for known features.
