@@ -212,6 +212,46 @@ fn two_of_ours_share_though_the_path_just_became_longer() {
 }
 
 #[test]
+fn two_of_ours_that_take_each_other_for_strangers_find_out() {
+    // Sessions that were made next door; and then the queue of a long way, which each takes for the other's.
+    let paths = [(20.0, 20, 250_000), (50.0, 10, 400_000)];
+    let moments = [0.0, 0.03, 0.1, 0.15, 0.2, 0.3, 0.5, 0.9, 1.5, 2.3];
+    let mut shares = Vec::new();
+    for (rate, way, queue) in paths {
+        for late in moments {
+            let door = Path { delay: Duration::from_micros(500), ..Path::delayed(0) };
+            let mut network = Network::new(door, door, 1);
+            network.add(bulk(1.0), ours());
+            network.add(bulk(1.0 + late), ours());
+            network.run_until(seconds(0.5));
+            (network.there.path, network.back.path) = (Path::delayed(way).rate(rate, queue), Path::delayed(way));
+            let rates = rates(&mut network, 6.0 + late, 21.0 + late);
+            assert!(network.there.mean_wait() < 0.02, "{rate}, {late}: {} s", network.there.mean_wait());
+            shares.push(rates[0].min(rates[1]) / rates[0].max(rates[1]));
+        }
+    }
+    // Who begin in the same moment fall into step, and then who looks later at their queue gives way a little more.
+    let least = shares.iter().copied().fold(1.0, f64::min);
+    let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+    assert!(least > 0.7 && mean > 0.9, "{shares:?}");
+}
+
+#[test]
+fn who_stays_behind_with_another_of_ours_leaves_the_queue_empty() {
+    for seed in 1..4 {
+        let mut network = Network::new(Path::delayed(20).rate(20.0, 250_000), Path::delayed(20), seed);
+        network.add(bulk(1.0), ours());
+        network.add(bulk(1.0 + 0.3 * seed as f64), ours());
+        network.add(Work::Bulk { from: seconds(3.0), until: seconds(12.0) }, cubic());
+        // What it had written by then has to be sent first.
+        let rates = rates(&mut network, 45.0, 60.0);
+        let share = rates[0].min(rates[1]) / rates[0].max(rates[1]);
+        assert!(share > 0.7 && rates[2] == 0.0, "{seed}: {rates:?}");
+        assert!(network.there.mean_wait() < 0.02, "{seed}: {} s", network.there.mean_wait());
+    }
+}
+
+#[test]
 fn a_rate_that_falls_to_a_tenth_is_followed_within_three_seconds_and_back() {
     let mut network = Network::new(Path::delayed(20).rate(50.0, 500_000), Path::delayed(20), 1);
     network.add(bulk(1.0), ours());

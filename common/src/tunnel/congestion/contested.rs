@@ -10,6 +10,17 @@ use super::cubic::{BETA, Cubic};
 /// What is left of the window in a trial.
 const TRIAL: f64 = 0.8;
 
+/// Rounds of a trial: one until its effect is seen, by others too, two until theirs is, and one for those who are late.
+const ROUNDS: u32 = 4;
+
+/// By how much round trips become shorter when somebody else makes a trial: four who share make them so by a twentieth each.
+const ASKED: f64 = 0.04;
+
+/// Rounds before somebody else's trial is joined: three that show how long round trips were, and more and more after those in vain,
+/// for flows that react to loss make round trips shorter too.
+const JOIN: u32 = 3;
+const JOIN_SELDOM: u32 = 48;
+
 /// Trials in a row that say that the queue is ours, before it is believed: once, others may have cut back at the same moment.
 const SURE: u32 = 2;
 
@@ -37,6 +48,8 @@ pub(super) struct Contested {
     hunting: bool,
     trial: Option<Trial>,
     last_trial: Instant,
+    /// Round trips of late, while we sent no less than before.
+    steady: Steady,
     /// Trials in a row in which the queue was ours.
     alone: u32,
     still: Still,
@@ -69,12 +82,39 @@ impl Still {
     }
 }
 
-/// Sending less for two rounds, to see whose queue it is: if it is ours alone, round trips become shorter by the share that we left
-/// out.
+/// Round trips of the last rounds in which nothing that we did made them shorter: a reduction of ours is in the first.
+#[derive(Debug, Clone, Copy)]
+struct Steady {
+    rounds: u32,
+    /// How many of them have to pass.
+    wait: u32,
+    before: Duration,
+    last: Duration,
+}
+
+impl Steady {
+    const fn new(wait: u32) -> Self {
+        Self { rounds: 0, wait, before: Duration::ZERO, last: Duration::ZERO }
+    }
+
+    /// Takes a round in. Returns how long round trips were, if somebody else has made them shorter.
+    fn fell(&mut self, seen: &Seen) -> Option<Duration> {
+        let was = self.before.max(self.last);
+        (self.before, self.last) = (self.last, seen.least);
+        self.rounds += 1;
+        (self.rounds > self.wait && was.saturating_sub(seen.least) > was.mul_f64(ASKED).max(seen.same())).then_some(was)
+    }
+}
+
+/// Sending less for a few rounds, to see whose queue it is: if it is ours alone, round trips become shorter by the share that we left
+/// out. Others of our kind who see them become shorter do the same at once, so that a queue that is ours together looks like one of
+/// our own.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     rtt: Duration,
     window: f64,
+    /// The least since it had its effect.
+    least: Duration,
     rounds: u32,
 }
 
@@ -84,7 +124,8 @@ impl Contested {
         let (now, packets) = (seen.now, window / seen.packet);
         let cubic = Cubic::new(now, packets, packets);
         let still = Still::new(seen);
-        Self { cubic, hunting: true, trial: None, last_trial: now, alone: 0, still, quiet: None, first: window }
+        let steady = Steady::new(JOIN);
+        Self { cubic, hunting: true, trial: None, last_trial: now, steady, alone: 0, still, quiet: None, first: window }
     }
 
     /// Whether there is nobody, or nobody any more.
@@ -111,6 +152,7 @@ impl Contested {
         }
         if seen.ours {
             self.trial = None;
+            self.steady = Steady::new(self.steady.wait);
             let most = if self.hunting { BEYOND } else { 1.0 } * seen.packets();
             self.hunting = false;
             self.cubic = Cubic::new(seen.now, BETA * seen.packets(), most);
@@ -122,9 +164,10 @@ impl Contested {
         if !seen.full {
             return Verdict::Keep;
         }
-        if self.is_time(seen) {
-            self.last_trial = seen.now;
-            self.trial = Some(Trial { rtt: seen.least, window: seen.window, rounds: 0 });
+        let asked = self.steady.fell(seen);
+        if asked.is_some() || self.is_time(seen) {
+            let rtt = asked.unwrap_or(seen.least);
+            self.trial = Some(Trial { rtt, window: seen.window, least: rtt, rounds: 0 });
             return Verdict::Window(TRIAL * seen.carried);
         }
         let window = seen.packet * self.cubic.window(seen.now, seen.least, seen.delivered / seen.window);
@@ -140,13 +183,19 @@ impl Contested {
 
     fn go_on(&mut self, mut trial: Trial, seen: &Seen) -> Verdict {
         trial.rounds += 1;
-        if trial.rounds < 2 {
+        if trial.rounds > 1 {
+            trial.least = trial.least.min(seen.least);
+        }
+        if trial.rounds < ROUNDS {
             self.trial = Some(trial);
             return Verdict::Keep;
         }
+        self.last_trial = seen.now;
         // Three quarters of the effect that it has on a queue of our own; beside one equal flow it is a half.
         let ours = trial.rtt.mul_f64(0.75 * (1.0 - TRIAL));
-        self.alone = if trial.rtt.saturating_sub(seen.least) > ours { self.alone + 1 } else { 0 };
+        self.alone = if trial.rtt.saturating_sub(trial.least) > ours { self.alone + 1 } else { 0 };
+        let wait = if self.alone > 0 { JOIN } else { (2 * self.steady.wait).min(JOIN_SELDOM) };
+        self.steady = Steady::new(wait);
         if self.alone >= SURE {
             Verdict::Settle(seen.carried_empty, Cause::Queue, Calm::default())
         } else {
