@@ -218,6 +218,8 @@ impl Keeper {
                 Order::Unload(name, reply) => {
                     let known = self.shelves.get_mut(&name).map(Shelf::park).is_some();
                     self.tell(&name);
+                    // Whoever asks next is told that it is gone, unless a request still holds it.
+                    self.sweep();
                     let _ = reply.send(if known { Ok(()) } else { Err(ControlError::Unknown(name)) });
                 }
             }
