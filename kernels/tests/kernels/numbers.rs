@@ -81,6 +81,10 @@ pub(crate) fn error(found: &[f32], expected: &[f32], sizes: &[f32], spreads: boo
     worst
 }
 
+/// Several layers one after another, perhaps by Winograd's F(4, 3), in parts of the largest element: a single layer is within 1e-5 of the
+/// sum of its products' sizes, of which the largest element of a random one may be a third.
+const LAYERS: f32 = 3e-5;
+
 /// All outputs against the reference, in parts of the largest element of each.
 #[track_caller]
 pub(crate) fn agrees(graph: &Graph<'_>, options: &PlanOptions, input: &[f32], images: usize) {
@@ -89,6 +93,6 @@ pub(crate) fn agrees(graph: &Graph<'_>, options: &PlanOptions, input: &[f32], im
     for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
         let size = expected.iter().fold(1e-3f32, |most, element| most.max(element.abs()));
         let worst = error(found, expected, &vec![size; expected.len()], false);
-        assert!(worst < 1e-5, "output {place} with {options:?}: {worst}");
+        assert!(worst < LAYERS, "output {place} with {options:?}: {worst}");
     }
 }
