@@ -56,7 +56,7 @@ pub(super) async fn try_tcp(session: &Session, tcp: &mut TcpWay, choice: &mut Ch
     }
 }
 
-/// Judges what is over TCP now. Resolves with a session over QUIC if that was no worse; never, if TCP is to stay.
+/// Judges what is over TCP now. Resolves with a session over QUIC if that was no worse; with none, if TCP is to stay.
 pub(super) async fn judge(session: &Session, trial: Trial, quic: &mut QuicWay, choice: &mut Choice) -> Option<Session> {
     sleep(SETTLING).await;
     let mut best = 0.0_f64;
