@@ -15,15 +15,16 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use flate2::Crc;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo, TensorView};
 
 use crate::error::VisionError;
 
 /// Bytes that hold the length of a header.
 const LENGTH: usize = 8;
 
-/// More than a header can be long: what is longer is refused without having been read.
-const LONGEST_HEADER: usize = 101 << 20;
+/// As long as a header may be by the format: a longer one is refused without having been read.
+const LONGEST_HEADER: usize = 100_000_000;
 
 /// Bytes of a file that are read at a time: whole numbers.
 const PART: usize = 1 << 16;
@@ -77,18 +78,12 @@ impl Weights {
         let unread = |source| VisionError::Read { path: path.to_owned(), source };
         let mut file = File::open(path).map_err(unread)?;
         let stamp = stamp(&file).map_err(unread)?;
-        // As long as the file, for it is checked against the header: memory of which only the header's part is ever touched.
-        let length = usize::try_from(stamp.0).map_err(|error| unread(io::Error::other(error)))?;
-        let mut bytes = vec![0; length];
-        let prefix = LENGTH.min(length);
-        file.read_exact(&mut bytes[..prefix]).map_err(unread)?;
-        let header = bytes[..prefix].try_into().map_or(0, u64::from_le_bytes);
-        let end = usize::try_from(header).unwrap_or(length).saturating_add(prefix).min(length);
-        if end <= LONGEST_HEADER {
-            file.read_exact(&mut bytes[prefix..end]).map_err(unread)?;
-        }
         let origin = path.display().to_string();
-        let (start, metadata) = checked(&origin, &bytes)?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(LENGTH as u64).read_to_end(&mut bytes).map_err(unread)?;
+        let start = after_header(&origin, &bytes, stamp.0)?;
+        file.by_ref().take((start - LENGTH) as u64).read_to_end(&mut bytes).map_err(unread)?;
+        let metadata = checked(&origin, &bytes[LENGTH..], start, stamp.0)?;
         let content = Content::Disk { file, path: path.to_owned(), stamp };
         Ok(Self { origin, tensors: Tensors::File { content, start, metadata } })
     }
@@ -96,7 +91,9 @@ impl Weights {
     /// Takes the bytes of a safetensors file; `origin` is what messages call them.
     pub fn from_bytes(origin: impl Into<String>, bytes: Vec<u8>) -> Result<Self, VisionError> {
         let origin = origin.into();
-        let (start, metadata) = checked(&origin, &bytes)?;
+        let length = bytes.len() as u64;
+        let start = after_header(&origin, &bytes, length)?;
+        let metadata = checked(&origin, &bytes[LENGTH..start], start, length)?;
         Ok(Self { origin, tensors: Tensors::File { content: Content::Bytes(bytes), start, metadata } })
     }
 
@@ -134,16 +131,14 @@ impl Weights {
                 let values = maker(name, shape).ok_or_else(|| self.missing(name))?;
                 Tensor::from_vec(values, shape, &Device::Cpu)?
             }
-            Tensors::File { content, start, metadata } => self.convert(name, content, *start, metadata)?,
+            Tensors::File { content, start, metadata } => {
+                let entry = metadata.info(name).ok_or_else(|| self.missing(name))?;
+                // Before it is read: a file may say that a tensor is larger than there is memory.
+                self.shaped(name, shape, &entry.shape)?;
+                self.convert(name, content, *start, entry)?
+            }
         };
-        if tensor.dims() != shape {
-            return Err(VisionError::TensorShape {
-                origin: self.origin.clone(),
-                tensor: name.to_owned(),
-                expected: shape.to_vec(),
-                found: tensor.dims().to_vec(),
-            });
-        }
+        self.shaped(name, shape, tensor.dims())?;
         Ok(tensor.to_dtype(DType::F32)?.to_device(device)?)
     }
 
@@ -216,8 +211,7 @@ impl Weights {
         }
     }
 
-    fn convert(&self, name: &str, file: &Content, start: usize, metadata: &Metadata) -> Result<Tensor, VisionError> {
-        let entry = metadata.info(name).ok_or_else(|| self.missing(name))?;
+    fn convert(&self, name: &str, file: &Content, start: usize, entry: &TensorInfo) -> Result<Tensor, VisionError> {
         let kind = match entry.dtype {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
@@ -242,6 +236,18 @@ impl Weights {
             numbers.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
         }
         Ok(Tensor::from_vec(numbers, entry.shape.as_slice(), &Device::Cpu)?)
+    }
+
+    fn shaped(&self, name: &str, expected: &[usize], found: &[usize]) -> Result<(), VisionError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(VisionError::TensorShape {
+            origin: self.origin.clone(),
+            tensor: name.to_owned(),
+            expected: expected.to_vec(),
+            found: found.to_vec(),
+        })
     }
 
     fn missing(&self, name: &str) -> VisionError {
@@ -281,13 +287,31 @@ fn stamp(file: &File) -> io::Result<Stamp> {
     Ok((about.len(), about.mtime(), about.mtime_nsec()))
 }
 
-/// Where the tensors of a safetensors file begin, and what they are. Checks the header, and that the tensors cover the file exactly: a
-/// half-copied file ends here.
-fn checked(origin: &str, bytes: &[u8]) -> Result<(usize, Metadata), VisionError> {
-    let parts = SafeTensors::read_metadata(bytes);
+/// Where the tensors begin in a safetensors file of `length` bytes: after the length of its header, with which `bytes` begin, and the
+/// header. What the file says of its length is held against its own before a byte of memory is taken for it.
+fn after_header(origin: &str, bytes: &[u8], length: u64) -> Result<usize, VisionError> {
     let corrupt = |source| VisionError::CorruptWeights { origin: origin.to_owned(), source };
-    // The tensors begin after the header and the eight bytes that hold its length.
-    parts.map(|(header, metadata)| (header + LENGTH, metadata)).map_err(corrupt)
+    let header = bytes.first_chunk().ok_or_else(|| corrupt(SafeTensorError::HeaderTooSmall))?;
+    let header = usize::try_from(u64::from_le_bytes(*header)).unwrap_or(usize::MAX);
+    if header > LONGEST_HEADER {
+        return Err(corrupt(SafeTensorError::HeaderTooLarge));
+    }
+    match header + LENGTH {
+        start if start as u64 <= length => Ok(start),
+        _ => Err(corrupt(SafeTensorError::InvalidHeaderLength)),
+    }
+}
+
+/// What the tensors are of a safetensors file of `length` bytes with this header, which ends at `start`. Checks that they follow one
+/// another, are as long as their shapes say, and cover the file exactly: a half-copied file ends here.
+fn checked(origin: &str, header: &[u8], start: usize, length: u64) -> Result<Metadata, VisionError> {
+    let corrupt = |source| VisionError::CorruptWeights { origin: origin.to_owned(), source };
+    let metadata: Metadata = serde_json::from_slice(header)
+        .map_err(|error| corrupt(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    match start.checked_add(metadata.data_len()) {
+        Some(end) if end as u64 == length => Ok(metadata),
+        _ => Err(corrupt(SafeTensorError::MetadataIncompleteBuffer)),
+    }
 }
 
 /// A tensor's elements as f32, row-major, in the byte order of a safetensors file.
@@ -301,6 +325,7 @@ mod tests {
     use std::fs;
 
     use candle_core::safetensors::save;
+    use safetensors::SafeTensors;
 
     use super::*;
 
@@ -372,6 +397,30 @@ mod tests {
             assert!(Weights::read(&path).is_err(), "accepted a file with byte {position} flipped");
             assert!(Weights::from_bytes("a damaged file", flipped).is_err(), "accepted byte {position} flipped");
         }
+    }
+
+    /// Files that say of themselves that they hold more than any memory, in a terabyte that the disk need not have.
+    #[test]
+    fn a_file_larger_than_memory_is_refused_without_being_taken_into_it() {
+        const TENSOR: u64 = 1 << 40;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let sparse = |start: &[u8], length: u64| {
+            fs::write(&path, start).unwrap();
+            File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        };
+        let refused = || matches!(Weights::read(&path).unwrap_err(), VisionError::CorruptWeights { .. });
+        sparse(&[], TENSOR);
+        assert!(refused(), "zeroes are no header");
+        sparse(&(TENSOR - 8).to_le_bytes(), TENSOR);
+        assert!(refused(), "a header of a terabyte is none");
+        let header = format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{TENSOR}]}}}}"#, TENSOR / 4);
+        let start = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        sparse(&start, TENSOR);
+        assert!(refused(), "accepted a file that ends before its tensor does");
+        sparse(&start, TENSOR + start.len() as u64);
+        let shaped = Weights::read(&path).unwrap().tensor("w", &[4], &Device::Cpu).unwrap_err();
+        assert!(matches!(shaped, VisionError::TensorShape { .. }), "{shaped}");
     }
 
     #[test]
