@@ -34,7 +34,9 @@ import zlib
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BATCHES, INSTANCES = (1, 2, 4, 8), (1, 2)
 AUTOMATIC, OFF = "automatic", "b1-i1"
-POINTS = {f"b{batch}-i{workers}": (batch, workers) for batch in BATCHES for workers in INSTANCES} | {AUTOMATIC: None}
+POINTS = {
+    f"b{batch}-i{workers}": {"max_batch": batch, "instances": workers} for batch in BATCHES for workers in INSTANCES
+} | {AUTOMATIC: None}
 FOLDERS = {"digits": ROOT / "agent/models/digits"}
 
 
@@ -55,7 +57,7 @@ def write_model(folder, source, batching):
     spec["labels"] = str((source / spec.get("labels", "labels.txt")).resolve())
     spec.pop("batching", None)
     if batching is not None:
-        spec["batching"] = {"max_batch": batching[0], "instances": batching[1]}
+        spec["batching"] = batching
     folder.mkdir(parents=True)
     (folder / "model.toml").write_text("".join(f"{key} = {toml_value(value)}\n" for key, value in spec.items()))
 
@@ -85,14 +87,19 @@ def free_port():
         return probe.getsockname()[1]
 
 
-class Agent:
-    """An agent without relays, as a process of its own."""
+def programs(given):
+    """The folder of the programs."""
+    release = given or pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    if not (release / "adit-agent").exists():
+        sys.exit(f"there is no adit-agent in {release}: run cargo build --release first")
+    return release
 
-    def __init__(self, folder, release, models):
+
+class Agent:
+    """An agent without relays that serves the models of a folder, as a process of its own."""
+
+    def __init__(self, folder, release):
         self.release, self.url = release, f"http://127.0.0.1:{free_port()}"
-        for model in models:
-            for point, batching in POINTS.items():
-                write_model(folder / "models" / f"{model}-{point}", folder_of(model), batching)
         (folder / "agent.toml").write_text(f'[local]\nlisten = "{self.url.removeprefix("http://")}"\n')
         command = [release / "adit-agent", "run", "--config", folder / "agent.toml", "--models", folder / "models"]
         with open(folder / "agent.log", "wb") as log:
@@ -181,10 +188,7 @@ def main():
     parser.add_argument("--image", type=pathlib.Path, help="the picture (a stroke on white, of 280 x 280 pixels)")
     parser.add_argument("--release", type=pathlib.Path, help="folder of the programs (target/release)")
     options = parser.parse_args()
-    target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
-    release = options.release or pathlib.Path(target) / "release"
-    if not (release / "adit-agent").exists():
-        sys.exit(f"there is no adit-agent in {release}: run cargo build --release first")
+    release = programs(options.release)
     models = [model for model in options.models.split(",") if has_weights(model)]
     for model in set(options.models.split(",")) - set(models):
         print(f"{model} is passed over: its weights are not in {folder_of(model)} or where it says")
@@ -192,7 +196,10 @@ def main():
     if options.image is None:
         options.image = folder / "stroke.png"
         options.image.write_bytes(stroke_png(280))
-    agent = Agent(folder, release, models)
+    for model in models:
+        for point, batching in POINTS.items():
+            write_model(folder / "models" / f"{model}-{point}", folder_of(model), batching)
+    agent = Agent(folder, release)
     try:
         for model in models:
             crowd(agent, model, options.image, options)

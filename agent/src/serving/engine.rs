@@ -228,18 +228,22 @@ impl Drop for Engine {
     }
 }
 
-/// What is to be done, and the threads of each worker: on a processor one worker a core and one thread each, unless fewer
-/// workers are wanted, who then share the cores.
+/// What is to be done, and the threads of each worker: on a processor one worker a core and one thread each, unless other numbers of
+/// either are wanted; the cores are shared out by the one that was given.
 fn resolve(batching: &Batching, capacity: usize, device: &str) -> (Options, usize) {
     let (cores, instances) = (thread::available_parallelism().map_or(1, usize::from), workers(batching, device));
-    let Batching { max_batch, max_delay, .. } = *batching;
-    (Options { capacity, max_batch, max_delay, instances }, (cores / instances).max(1))
+    let Batching { max_batch, max_delay, threads, .. } = *batching;
+    let threads = if threads == 0 { (cores / instances).max(1) } else { threads };
+    (Options { capacity, max_batch, max_delay, instances }, threads)
 }
 
 /// How many workers there are to be. On a GPU one: there company pays, not neighbours, who take turns.
 pub(super) fn workers(batching: &Batching, device: &str) -> usize {
     match batching.instances {
-        0 if device == CPU => thread::available_parallelism().map_or(1, usize::from),
+        0 if device == CPU => {
+            let cores = thread::available_parallelism().map_or(1, usize::from);
+            (cores / batching.threads.max(1)).max(1)
+        }
         0 => 1,
         some => some,
     }
@@ -298,6 +302,12 @@ mod tests {
         assert_eq!((of(0, "cuda:1"), of(3, "cuda:1")), ((1, cores), (3, (cores / 3).max(1))));
         assert_eq!(of(1, CPU), (1, cores));
         assert_eq!(of(2 * cores, CPU), (2 * cores, 1));
+        let of = |instances, threads| {
+            let (options, threads) = resolve(&Batching { instances, threads, ..Batching::default() }, 7, CPU);
+            (options.instances, threads)
+        };
+        assert_eq!((of(0, 1), of(0, cores), of(0, 2 * cores)), ((cores, 1), (1, cores), (1, 2 * cores)));
+        assert_eq!((of(1, 1), of(3, 2)), ((1, 1), (3, 2)));
     }
 
     #[test]
