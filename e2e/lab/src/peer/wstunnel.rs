@@ -16,7 +16,8 @@ impl Peer for Wstunnel {
     }
 
     fn install(&self) -> &'static str {
-        "cargo install wstunnel-cli --root DIR (wstunnel-quic: --features quic), and --programs DIR/bin; apt-get install haproxy"
+        "cargo install --git https://github.com/erebe/wstunnel wstunnel-cli --root DIR (wstunnel-quic: --features quic), and --programs \
+         DIR/bin; apt-get install haproxy"
     }
 
     fn relay(&self, place: &Place) -> anyhow::Result<Vec<Launch>> {
