@@ -21,6 +21,8 @@ pub struct Config {
     /// systemd's 90 s before it kills.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub drain_timeout: Duration,
+    /// Threads that carry requests; 0 is one for every four cores. Decoding and networks have threads of their own, and need the cores.
+    pub io_threads: u8,
     /// The folder with `agent.pem`, `agent.key` and `ca.pem`, as `adit-certs issue agent` writes it. No default: without
     /// an identity there is no tunnel. Not needed by an agent without relays.
     pub tls_dir: Option<PathBuf>,
@@ -342,6 +344,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             drain_timeout: Duration::from_secs(30),
+            io_threads: 0,
             tls_dir: None,
             relays: Vec::new(),
             upstreams: Vec::new(),

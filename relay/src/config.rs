@@ -25,6 +25,8 @@ pub struct Config {
     /// How long a stop waits for requests in flight; what is left then is cut.
     #[serde(with = "adit_common::daemon::humane_duration")]
     pub drain: Duration,
+    /// Threads that carry requests; 0 is one for every two cores: the kernel's part of the work needs the others.
+    pub io_threads: u8,
     /// The public HTTPS front.
     pub front: FrontConfig,
     /// Where agents dial in.
@@ -45,6 +47,7 @@ impl Default for Config {
             tls: "/etc/adit/relay".into(),
             state: "/var/lib/adit-relay".into(),
             drain: Duration::from_secs(30),
+            io_threads: 0,
             front: FrontConfig::default(),
             tunnel: TunnelConfig::default(),
             auth: AuthConfig::default(),

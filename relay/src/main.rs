@@ -15,6 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The kernel's part of the work is about as large as the relay's.
+const CORES_A_THREAD: usize = 2;
+
 /// The public relay: terminates HTTPS and sends requests down the agents' tunnels.
 #[derive(Debug, Parser)]
 #[command(name = "adit-relay", version)]
@@ -161,8 +164,7 @@ fn run(settings: &Settings) -> Result<()> {
     daemon::init(config.log.format, &config.log.filter)?;
     #[allow(clippy::disallowed_methods, reason = "main.rs hands the environment to who needs it")]
     let notifier = Notifier::from_environment(|name| std::env::var_os(name))?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = daemon::runtime(config.io_threads, CORES_A_THREAD).context("cannot start the runtime")?;
     runtime.block_on(serve(&config, &notifier))
 }
 

@@ -9,11 +9,14 @@ use std::time::Duration;
 use adit_agent::agent::Agent;
 use adit_agent::config::Config;
 use adit_agent::error::AgentError;
-use adit_common::daemon::{Notifier, init, signal};
+use adit_common::daemon::{Notifier, init, runtime, signal};
 use anyhow::Context as _;
 use tokio::time::Interval;
 
 use super::status::misconfigured;
+
+/// The others are for decoding and for networks.
+const CORES_A_THREAD: usize = 4;
 
 /// Runs until SIGTERM or SIGINT, then drains. `environment` looks a variable up.
 pub(crate) fn run(config: Config, environment: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<ExitCode> {
@@ -22,8 +25,7 @@ pub(crate) fn run(config: Config, environment: impl Fn(&str) -> Option<OsString>
         return Ok(misconfigured());
     }
     let notifier = Notifier::from_environment(environment)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = runtime(config.io_threads, CORES_A_THREAD).context("cannot start the runtime")?;
     runtime.block_on(serve(config, &notifier))
 }
 
