@@ -444,7 +444,7 @@ mod tests {
         let prefix = upstream.prefix.clone();
         assert_eq!(*upstream, UpstreamConfig { host, health, send_host, prefix, ..bare }, "the rest are the defaults");
         let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
-        assert_eq!(keys, 45, "a key was added here or there only");
+        assert_eq!(keys, 46, "a key was added here or there only");
     }
 
     #[test]

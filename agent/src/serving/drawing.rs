@@ -3,8 +3,6 @@
 use adit_common::deadline::Deadline;
 use adit_picture::{Format, Mark, annotate, decode, encode};
 use bytes::Bytes;
-use futures_util::future::try_join_all;
-use tokio::task::spawn_blocking;
 
 use super::infer::{Serving, until};
 use crate::error::InferError;
@@ -18,30 +16,18 @@ impl Serving {
         format: Format,
         deadline: Deadline,
     ) -> Result<Vec<Bytes>, InferError> {
-        try_join_all(images.into_iter().map(|(image, marks)| self.draw_one(image, marks, format, deadline))).await
-    }
-
-    async fn draw_one(
-        &self,
-        image: Bytes,
-        marks: Vec<Mark>,
-        format: Format,
-        deadline: Deadline,
-    ) -> Result<Bytes, InferError> {
-        let permit = until(deadline, self.decoders.clone().acquire_owned()).await?;
-        let permit = permit.map_err(|_| InferError::Cancelled)?;
         let limits = self.images;
-        let drawn = spawn_blocking(move || {
-            let drawn = decode(&image, &limits).and_then(|mut pixels| {
-                annotate(&mut pixels, &marks);
-                encode(&pixels, format)
-            });
-            drop(permit);
-            drawn
+        let jobs = images.into_iter().map(|(image, marks)| {
+            move || {
+                let drawn = decode(&image, &limits).and_then(|mut pixels| {
+                    annotate(&mut pixels, &marks);
+                    encode(&pixels, format)
+                });
+                drawn.map(Bytes::from).map_err(|error| InferError::Invalid(error.to_string()))
+            }
         });
-        let drawn = until(deadline, drawn).await?;
         // As where networks' images are decoded: one that panics costs its own request only.
-        let drawn = drawn.map_err(|error| InferError::Invalid(format!("the image cannot be drawn on: {error}")))?;
-        drawn.map(Bytes::from).map_err(|error| InferError::Invalid(error.to_string()))
+        let lost = |error| InferError::Invalid(format!("the image cannot be drawn on: {error}"));
+        until(deadline, self.decoders.run(jobs, lost)).await?
     }
 }

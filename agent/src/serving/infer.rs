@@ -8,12 +8,13 @@ use adit_common::id::ModelName;
 use adit_common::timing::{Stage, Stopwatch};
 use adit_vision::Labels;
 use adit_vision::image::{Frame, ImageLimits};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout_at;
 use tracing::Span;
 
 use super::catalogue::Catalogue;
 use super::control::Control;
+use super::decoders::Decoders;
 use super::job::{Job, Ran};
 use super::model::{Model, Prepared};
 use super::progress::{Left, Progress};
@@ -52,7 +53,7 @@ pub struct Serving {
     catalogue: watch::Receiver<Catalogue>,
     control: Control,
     defaults: Defaults,
-    pub(super) decoders: Arc<Semaphore>,
+    pub(super) decoders: Decoders,
     pub(super) images: ImageLimits,
     max_images: usize,
     metrics: Arc<Metrics>,
@@ -65,7 +66,7 @@ impl Serving {
             catalogue: repository.catalogue(),
             control: repository.control().clone(),
             defaults,
-            decoders: Arc::new(Semaphore::new(limits.decoders.max(1))),
+            decoders: Decoders::new(limits.decoders),
             images: ImageLimits { max_pixels: limits.max_pixels, ..ImageLimits::default() },
             max_images: limits.max_images,
             metrics,
@@ -245,24 +246,7 @@ impl Serving {
         };
         self.admit(images.len())?;
         watch.lap(Stage::Decode);
-        // Waiting for a core is waiting for a device.
-        let permit = until(deadline, self.decoders.clone().acquire_owned()).await?;
-        let permit = permit.map_err(|_| InferError::Cancelled)?;
-        watch.lap(Stage::Queue);
-        let begun = Instant::now();
-        let (looker, limits, progress, span) = (model.clone(), self.images, progress.clone(), Span::current());
-        let looked = tokio::task::spawn_blocking(move || {
-            let _span = span.entered();
-            let ready = looker.look(&images, &limits, || progress.is_gone());
-            drop(permit);
-            ready
-        });
-        // Decoders are fed by strangers: one that panics costs its own request only.
-        let ready =
-            until(deadline, looked).await?.map_err(|error| model.failed(format!("decoding failed: {error}")))??;
-        watch.lap_at(Stage::Decode, begun + ready.decode);
-        watch.lap_at(Stage::Prepare, begun + ready.decode + ready.prepare);
-        Ok(ready.prepared)
+        until(deadline, self.look(model, images, progress, watch)).await?
     }
 
     fn admit(&self, images: usize) -> Result<(), InferError> {

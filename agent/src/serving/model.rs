@@ -69,11 +69,12 @@ pub(super) struct Prepared {
     pub(super) frames: Vec<Frame>,
 }
 
-/// Images made ready, and what it took.
+/// Some of a request's images, looked at.
 #[derive(Debug)]
-pub(super) struct Ready {
-    /// What the network is given.
-    pub(super) prepared: Prepared,
+pub(super) struct Seen {
+    /// Each as the network wants it.
+    images: Vec<Vec<f32>>,
+    frames: Vec<Frame>,
     /// Time in decoding.
     pub(super) decode: Duration,
     /// Time in preparing.
@@ -168,22 +169,24 @@ impl Model {
         self.engine.fault()
     }
 
-    /// Decodes and prepares images; `gone` is asked between them. Computes for long: not for the runtime's threads.
+    /// Decodes and prepares images, of which the first has the number `first` of a request's `total`; `gone` is asked between them. Computes
+    /// for long: not for the runtime's threads.
     pub(super) fn look(
         &self,
         images: &[Bytes],
+        (first, total): (usize, usize),
         limits: &ImageLimits,
         gone: impl Fn() -> bool,
-    ) -> Result<Ready, InferError> {
+    ) -> Result<Seen, InferError> {
         let (mut decoding, mut preparing) = (Duration::ZERO, Duration::ZERO);
         let (mut prepared, mut frames) = (Vec::with_capacity(images.len()), Vec::new());
         for (number, image) in images.iter().enumerate() {
             if gone() {
                 return Err(InferError::Cancelled);
             }
-            let invalid = |error: ImageError| match images.len() {
+            let invalid = |error: ImageError| match total {
                 1 => InferError::Invalid(error.to_string()),
-                _ => InferError::Invalid(format!("image {number}: {error}")),
+                _ => InferError::Invalid(format!("image {}: {error}", first + number)),
             };
             // One image after the other, so that of many only one is held decoded.
             let begun = Instant::now();
@@ -208,9 +211,14 @@ impl Model {
                 }
             }
         }
-        let begun = Instant::now();
-        let prepared = Prepared { input: self.tensor(&prepared)?, frames };
-        Ok(Ready { prepared, decode: decoding, prepare: preparing + begun.elapsed() })
+        Ok(Seen { images: prepared, frames, decode: decoding, prepare: preparing })
+    }
+
+    /// What the network is given of a request's images, which were looked at some by some.
+    pub(super) fn join(&self, seen: &[Seen]) -> Result<Prepared, InferError> {
+        let images: Vec<_> = seen.iter().flat_map(|some| &some.images).collect();
+        let frames = seen.iter().flat_map(|some| &some.frames).copied().collect();
+        Ok(Prepared { input: self.tensor(&images)?, frames })
     }
 
     /// A network's input from images that were prepared elsewhere: `[N, C, H, W]`, row-major. What they were made of is not
