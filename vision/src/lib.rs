@@ -49,6 +49,7 @@ pub use crate::network::{Classifier, Detector, Heads, Network, join};
 pub use crate::networks::borrowed::Borrowed;
 pub use crate::output::{Detection, Labels, Prediction, candidates, detections, probabilities, top};
 pub use crate::padded::Padded;
+pub use crate::plans::on_threads;
 pub use crate::precision::Precision;
 pub use crate::shape::ImageShape;
 pub use crate::stop::Stop;

@@ -26,9 +26,29 @@ pub(crate) struct Plans {
     idle: Mutex<Vec<Plan>>,
 }
 
-/// A pass shares the threads of the caller's pool: it has as many of its own, which sleep between passes.
+thread_local! {
+    /// What [`on_threads`] says within it.
+    static WANTED: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Runs `pass` with the loops of compiled networks shared out to so many threads, instead of as many as the caller's pool has. Answers
+/// are the same with any number. Networks that run as candle's operations keep to the pool.
+pub fn on_threads<T>(threads: usize, pass: impl FnOnce() -> T) -> T {
+    /// Also where the pass panics.
+    struct Before(Option<usize>);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            WANTED.set(self.0);
+        }
+    }
+    let _before = Before(WANTED.replace(Some(threads)));
+    pass()
+}
+
+/// How many threads a pass is shared out to: as many as [`on_threads`] says, or as the caller's pool has. It has them for itself, and they
+/// sleep between passes.
 pub(crate) fn threads() -> usize {
-    rayon::current_num_threads().clamp(1, MOST_THREADS)
+    WANTED.get().unwrap_or_else(rayon::current_num_threads).clamp(1, MOST_THREADS)
 }
 
 impl Plans {
@@ -262,6 +282,21 @@ mod tests {
             assert_eq!(bits(&found, 0), expected);
             assert_eq!(plans.idle().iter().map(Plan::threads).collect::<Vec<_>>(), [threads]);
         }
+    }
+
+    #[test]
+    fn a_pass_has_as_many_threads_as_it_is_told_and_only_then() {
+        let plans = Plans::of(&graph()).unwrap();
+        let run = || bits(&plans.run(&pictures(1), &Stop::never()).unwrap(), 0);
+        let had = || plans.idle().iter().map(Plan::threads).collect::<Vec<_>>();
+        let pool = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        pool.install(|| {
+            let expected = run();
+            assert_eq!((on_threads(3, || on_threads(2, run)), had()), (expected.clone(), vec![2]));
+            assert_eq!((on_threads(3, run), had()), (expected.clone(), vec![3]));
+            assert!(std::panic::catch_unwind(|| on_threads(3, || panic!("within"))).is_err());
+            assert_eq!((run(), had()), (expected, vec![1]));
+        });
     }
 
     #[test]

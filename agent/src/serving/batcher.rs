@@ -69,6 +69,8 @@ pub(super) struct Batch<T> {
     pub(super) ticket: u64,
     /// The items with their numbers.
     pub(super) items: Vec<(u64, T)>,
+    /// How many passes run now, this one among them, if nobody waits for them.
+    pub(super) passes: Option<usize>,
 }
 
 /// What a free worker is to do.
@@ -241,7 +243,9 @@ impl<T> Batcher<T> {
         self.weight -= weight;
         let crowded = !self.waiting.is_empty();
         self.running.push(Running { ticket, weight, begun: now, crowded });
-        Next::Batch(Batch { ticket, items: items.into_iter().map(|waiting| (waiting.number, waiting.item)).collect() })
+        let passes = self.waiting.is_empty().then_some(self.running.len());
+        let items = items.into_iter().map(|waiting| (waiting.number, waiting.item)).collect();
+        Next::Batch(Batch { ticket, items, passes })
     }
 
     /// What would be run next if a worker became free now: the numbers of a full batch, so that it can be made ready ahead of
@@ -364,6 +368,20 @@ mod tests {
         desk.batcher.finished(first.ticket, desk.now, true);
         assert_eq!(desk.run(), ["b", "c", "d", "e"]);
         assert_eq!((desk.run(), desk.run()), (vec!["f"], vec![]));
+    }
+
+    #[test]
+    fn a_batch_tells_how_many_run_unless_others_wait() {
+        let mut desk = Desk::new(Options { instances: 3, max_batch: 1, ..OPTIONS });
+        desk.put("a", 1, 2).unwrap();
+        let first = desk.begin().unwrap();
+        assert_eq!(first.passes, Some(1));
+        desk.put("b", 1, 2).unwrap();
+        desk.put("c", 1, 2).unwrap();
+        assert_eq!((desk.begin().unwrap().passes, desk.begin().unwrap().passes), (None, Some(3)));
+        desk.batcher.finished(first.ticket, desk.now, true);
+        desk.put("d", 1, 2).unwrap();
+        assert_eq!(desk.begin().unwrap().passes, Some(3));
     }
 
     #[test]

@@ -15,7 +15,8 @@ pub struct Batching {
     /// Workers, each a thread that runs a batch of its own; they share the weights. 0, the default, is one a core, and
     /// one alone on a GPU.
     pub instances: usize,
-    /// Threads that the pass of a worker on a processor is shared out to, its own among them. 0, the default: the workers share the cores.
+    /// Threads that the pass of a worker on a processor is shared out to, its own among them. 0, the default: those that run share
+    /// the cores.
     pub threads: usize,
 }
 

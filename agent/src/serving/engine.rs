@@ -19,7 +19,7 @@ use super::batcher::Options;
 use super::batching::Batching;
 use super::job::{Job, Refused};
 use super::queue::Queue;
-use super::worker::{Shop, Worker};
+use super::worker::{Shop, Threads, Worker};
 use crate::metrics::{Account, Hands, Metrics};
 
 /// Threads that were given up and have not come back, from which on nobody is put in their places.
@@ -61,8 +61,8 @@ pub(super) struct Engine {
 #[derive(Debug, Default)]
 struct Crew {
     wanted: usize,
-    /// Threads of each.
-    threads: usize,
+    /// Of each.
+    threads: Threads,
     workers: Vec<Worker>,
     given_up: Vec<Worker>,
 }
@@ -229,11 +229,14 @@ impl Drop for Engine {
 }
 
 /// What is to be done, and the threads of each worker: on a processor one worker a core and one thread each, unless other numbers of
-/// either are wanted; the cores are shared out by the one that was given.
-fn resolve(batching: &Batching, capacity: usize, device: &str) -> (Options, usize) {
+/// either are wanted; the cores are shared out by the one that was given. As long as workers are idle, those who are not have their cores.
+fn resolve(batching: &Batching, capacity: usize, device: &str) -> (Options, Threads) {
     let (cores, instances) = (thread::available_parallelism().map_or(1, usize::from), workers(batching, device));
     let Batching { max_batch, max_delay, threads, .. } = *batching;
-    let threads = if threads == 0 { (cores / instances).max(1) } else { threads };
+    let threads = match threads {
+        0 => Threads { each: (cores / instances).max(1), most: cores },
+        fixed => Threads { each: fixed, most: fixed },
+    };
     (Options { capacity, max_batch, max_delay, instances }, threads)
 }
 
@@ -293,21 +296,17 @@ mod tests {
     #[test]
     fn cores_are_shared_out_among_the_workers() {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let of = |instances, device| {
-            let (options, threads) = resolve(&Batching { instances, ..Batching::default() }, 7, device);
+        let of = |instances, threads, device| {
+            let (options, threads) = resolve(&Batching { instances, threads, ..Batching::default() }, 7, device);
             assert_eq!((options.capacity, options.max_batch), (7, 0));
-            (options.instances, threads)
+            (options.instances, threads.each, threads.most)
         };
-        assert_eq!(of(0, CPU), (cores, 1));
-        assert_eq!((of(0, "cuda:1"), of(3, "cuda:1")), ((1, cores), (3, (cores / 3).max(1))));
-        assert_eq!(of(1, CPU), (1, cores));
-        assert_eq!(of(2 * cores, CPU), (2 * cores, 1));
-        let of = |instances, threads| {
-            let (options, threads) = resolve(&Batching { instances, threads, ..Batching::default() }, 7, CPU);
-            (options.instances, threads)
-        };
-        assert_eq!((of(0, 1), of(0, cores), of(0, 2 * cores)), ((cores, 1), (1, cores), (1, 2 * cores)));
-        assert_eq!((of(1, 1), of(3, 2)), ((1, 1), (3, 2)));
+        assert_eq!(of(0, 0, CPU), (cores, 1, cores));
+        assert_eq!(of(0, 0, "cuda:1"), (1, cores, cores));
+        assert_eq!(of(3, 0, "cuda:1"), (3, (cores / 3).max(1), cores));
+        assert_eq!((of(1, 0, CPU), of(2 * cores, 0, CPU)), ((1, cores, cores), (2 * cores, 1, cores)));
+        assert_eq!((of(0, 1, CPU), of(0, cores, CPU)), ((cores, 1, 1), (1, cores, cores)));
+        assert_eq!((of(0, 2 * cores, CPU), of(3, 2, CPU)), ((1, 2 * cores, 2 * cores), (3, 2, 2)));
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub(super) struct Work {
     pub(super) jobs: Vec<Job>,
     /// Their inputs as one, if that is ready already.
     pub(super) input: Option<Tensor>,
+    /// How many passes run now, this one among them, if nobody waits for them.
+    pub(super) passes: Option<usize>,
 }
 
 impl Queue {
@@ -215,6 +217,6 @@ impl State {
         // What was prepared for another batch is of no use: its members have left, or others went before them.
         let input = self.prepared.take().filter(same).and_then(|prepared| prepared.input);
         let jobs = batch.items.into_iter().map(|(_, job)| job).collect();
-        Work { ticket: batch.ticket, jobs, input }
+        Work { ticket: batch.ticket, jobs, input, passes: batch.passes }
     }
 }

@@ -35,7 +35,7 @@
 //! max_batch = 8     # images that are run together at most; 1 switches batches off
 //! max_delay = "2ms" # how long a request may wait for company; 0 unless given
 //! instances = 2     # batches that are run at one time; one a core unless given
-//! threads = 1       # of each of them; the cores shared out among them unless given
+//! threads = 1       # of each of them; the cores shared out among those that run unless given
 //! ```
 //!
 //! Paths are relative to the folder of the file, so that a folder of nothing but `model.toml` files can serve weights that

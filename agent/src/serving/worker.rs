@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use adit_vision::{Network, Stop, Tensor, VisionError, join};
+use adit_vision::{Network, Stop, Tensor, VisionError, join, on_threads};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
@@ -19,6 +19,29 @@ use super::job::{Job, Lost, Ran};
 use super::progress::Progress;
 use super::queue::{Queue, Work};
 use crate::metrics::{Account, Meter, Metrics};
+
+/// A pass that takes less is over before another thread has begun to help.
+const WORTH: Duration = Duration::from_micros(300);
+
+/// The threads that a worker's passes are shared out to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Threads {
+    /// Where every worker has something to do.
+    pub(super) each: usize,
+    /// Where it is the only one.
+    pub(super) most: usize,
+}
+
+impl Threads {
+    /// Those of a pass: with others it shares the cores, unless somebody waits who will need them in a moment. `took` is how long the one before
+    /// it did.
+    fn share(self, passes: Option<usize>, took: Duration) -> usize {
+        match passes {
+            Some(passes) if took >= WORTH => (self.most / passes.max(1)).max(self.each),
+            _ => self.each,
+        }
+    }
+}
 
 /// What a worker shows of itself.
 #[derive(Debug)]
@@ -83,7 +106,7 @@ pub(super) struct Shop {
 
 impl Worker {
     /// Starts a worker whose network computes with so many threads, called `name`.
-    pub(super) fn start(name: &str, threads: usize, shop: Shop) -> std::io::Result<Self> {
+    pub(super) fn start(name: &str, threads: Threads, shop: Shop) -> std::io::Result<Self> {
         let post = Arc::new(Post {
             born: Instant::now(),
             beat: AtomicU64::new(0),
@@ -93,14 +116,14 @@ impl Worker {
             seated: Mutex::new(None),
         });
         let name = name.to_owned();
-        let pool = ThreadPoolBuilder::new().num_threads(threads.max(1)).thread_name(move |_| name.clone()).build();
+        let pool = ThreadPoolBuilder::new().num_threads(threads.each.max(1)).thread_name(move |_| name.clone()).build();
         let pool = pool.map_err(std::io::Error::other)?;
         pool.spawn({
             let post = post.clone();
             move || {
                 let _ended = Ended(&post);
                 // A panic outside of a pass is a fault of ours: the worker is gone then, and is replaced.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&shop, &post))) {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&shop, &post, threads))) {
                     tracing::error!(panic = message(&*panic), "a worker panicked outside of its network");
                 }
             }
@@ -158,15 +181,18 @@ impl Drop for Ended<'_> {
     }
 }
 
-fn run(shop: &Shop, post: &Post) {
-    while let Some(Work { ticket, jobs, input }) = shop.queue.take(|| post.dismissed.load(Relaxed)) {
+fn run(shop: &Shop, post: &Post, threads: Threads) {
+    let mut took = Duration::ZERO;
+    while let Some(Work { ticket, jobs, input, passes }) = shop.queue.take(|| post.dismissed.load(Relaxed)) {
         let (begun, all) = (Instant::now(), jobs.len());
         let (members, replies): (Vec<Member>, VecDeque<Reply>) = jobs.into_iter().filter_map(begin).unzip();
         shop.metrics.begun.add_many(members.len() as u64);
         // An input that was made for more than are left is of no use.
         let input = input.filter(|_| members.len() == all);
         let pass = Pass { shop, post, ticket, begun };
-        let measured = !members.is_empty() && pass.run(&members, replies, input);
+        let run = || pass.run(&members, replies, input);
+        let measured = !members.is_empty() && on_threads(threads.share(passes, took), run);
+        took = begun.elapsed();
         shop.queue.finished(ticket, measured);
     }
 }
@@ -345,6 +371,16 @@ mod tests {
     use super::super::request::Priority;
     use super::*;
 
+    #[test]
+    fn whoever_is_alone_has_the_cores_of_those_that_are_idle() {
+        let threads = Threads { each: 1, most: 8 };
+        let share = |passes| threads.share(passes, WORTH);
+        assert_eq!([1, 2, 3, 5, 8, 9].map(|passes| share(Some(passes))), [8, 4, 2, 1, 1, 1]);
+        assert_eq!(share(None), 1, "others wait for a core");
+        assert_eq!(threads.share(Some(1), WORTH / 2), 1, "it is over before anybody could help");
+        assert_eq!(Threads { each: 3, most: 3 }.share(Some(1), WORTH), 3, "as it was configured");
+    }
+
     /// Panics at a negative input, goes on for ever at one above 1 unless it is stopped, and answers everything else with
     /// what it was given. Each pass takes a key first, and waits until one is there.
     #[derive(Debug)]
@@ -387,7 +423,7 @@ mod tests {
             let (queue, meter) = (Arc::new(Queue::new(options)), metrics.meter("moody"));
             let account = metrics.account(&"moody".parse().unwrap(), Version(1));
             let shop = Shop { network: Arc::new(Moody(Mutex::new(locks))), queue, meter, account, metrics };
-            Self { worker: Worker::start("moody", 1, shop.clone()).unwrap(), shop, keys }
+            Self { worker: Worker::start("moody", Threads::default(), shop.clone()).unwrap(), shop, keys }
         }
 
         fn ask(&self, value: f32) -> Asked {
@@ -506,7 +542,7 @@ mod tests {
             thread::yield_now();
         }
         assert_eq!(desk.shop.queue.waiting(), 1);
-        let another = Worker::start("another", 1, desk.shop.clone()).unwrap();
+        let another = Worker::start("another", Threads::default(), desk.shop.clone()).unwrap();
         assert_eq!(value(next), (1.0, 1));
         assert!(!another.is_finished());
     }
