@@ -104,6 +104,14 @@ class Agent:
         command = [release / "adit-agent", "run", "--config", folder / "agent.toml", "--models", folder / "models"]
         with open(folder / "agent.log", "wb") as log:
             self.process = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            self.wait(folder)
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self, folder):
+        """Until all of its models can be asked."""
         for _ in range(1200):
             try:
                 with urllib.request.urlopen(self.url + "/v2/health/ready", timeout=5):
