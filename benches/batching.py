@@ -62,6 +62,15 @@ def write_model(folder, source, batching):
     (folder / "model.toml").write_text("".join(f"{key} = {toml_value(value)}\n" for key, value in spec.items()))
 
 
+def with_weights(names):
+    """Those of the models, with commas between them, whose weights are there."""
+    names = names.split(",")
+    models = [name for name in names if has_weights(name)]
+    for model in set(names) - set(models):
+        print(f"{model} is passed over: its weights are not in {folder_of(model)} or where it says")
+    return models
+
+
 def has_weights(model):
     source = folder_of(model)
     versions = tomllib.loads((source / "model.toml").read_text()).get("versions", ".")
@@ -197,9 +206,7 @@ def main():
     parser.add_argument("--release", type=pathlib.Path, help="folder of the programs (target/release)")
     options = parser.parse_args()
     release = programs(options.release)
-    models = [model for model in options.models.split(",") if has_weights(model)]
-    for model in set(options.models.split(",")) - set(models):
-        print(f"{model} is passed over: its weights are not in {folder_of(model)} or where it says")
+    models = with_weights(options.models)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="adit-batching-"))
     if options.image is None:
         options.image = folder / "stroke.png"

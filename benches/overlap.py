@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 
-from batching import ROOT, Agent, folder_of, has_weights, interval, programs, stroke_png, write_model
+from batching import ROOT, Agent, folder_of, interval, programs, stroke_png, with_weights, write_model
 
 PHOTO = ROOT / "../shared/data/images/photos/cat_1080p.jpg"
 SMALL, LARGE = "small", "photograph"
@@ -61,9 +61,7 @@ def main():
     release, cores = programs(options.release), os.cpu_count()
     if not options.image.exists():
         sys.exit(f"there is no {options.image}: --image names another photograph")
-    models = [model for model in options.models.split(",") if has_weights(model)]
-    for model in set(options.models.split(",")) - set(models):
-        print(f"{model} is passed over: its weights are not in {folder_of(model)} or where it says")
+    models = with_weights(options.models)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="adit-overlap-"))
     pictures = {SMALL: folder / "small.png", LARGE: options.image}
     pictures[SMALL].write_bytes(stroke_png(224))

@@ -21,8 +21,8 @@ impl Decoders {
     }
 
     /// Runs a request's jobs side by side where there are places, and returns what they return, in their order. It waits for one place at a
-    /// time, so that a request with many jobs lets others through between them. After the first failure, and when the future is dropped, no further
-    /// job is begun; `lost` says what it means that one panicked.
+    /// time, so that a request with many jobs lets others through between them. After a failure, which is seen when all before it have ended, and when
+    /// the future is dropped, no further job is begun; `lost` says what it means that one panicked.
     pub(super) async fn run<T, J>(
         &self,
         jobs: impl IntoIterator<Item = J>,

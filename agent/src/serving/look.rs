@@ -1,6 +1,5 @@
 //! From a request's pictures to its network's input: decoded and prepared side by side, where threads are free.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,11 +16,7 @@ use crate::error::InferError;
 const ROW: usize = 64 << 10;
 
 /// What has been seen of a request's pictures, row by row.
-struct Sheet {
-    rows: Mutex<Vec<Option<Seen>>>,
-    /// Rows that have not been looked at.
-    left: AtomicUsize,
-}
+struct Sheet(Mutex<Vec<Option<Seen>>>);
 
 /// One row was looked at.
 struct Glance {
@@ -36,14 +31,14 @@ struct Glance {
 
 impl Sheet {
     fn new(rows: usize) -> Self {
-        Self { rows: Mutex::new((0..rows).map(|_| None).collect()), left: AtomicUsize::new(rows) }
+        Self(Mutex::new((0..rows).map(|_| None).collect()))
     }
 
     /// Puts a row in its place; all of them, if it was the last.
     fn put(&self, place: usize, seen: Seen) -> Option<Vec<Seen>> {
-        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         rows[place] = Some(seen);
-        (self.left.fetch_sub(1, Ordering::Relaxed) == 1).then(|| rows.drain(..).flatten().collect())
+        rows.iter().all(Option::is_some).then(|| rows.drain(..).flatten().collect())
     }
 }
 

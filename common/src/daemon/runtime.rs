@@ -1,8 +1,8 @@
 //! The threads that carry requests.
 //!
 //! They are few. A thread that has two things to do wakes another one to do the second, and on a machine that is not busy that takes
-//! longer than doing both: with one thread instead of two, one small request at a time takes half as long through relay and agent, and
-//! on two cores as many are carried. What takes long, such as decoding, has threads of its own.
+//! longer than doing both: with one thread instead of two, one small request at a time takes half as long through relay and agent to a
+//! server behind them, and on two cores as many are carried. What takes long, such as decoding, has threads of its own.
 
 use std::io;
 use std::thread::available_parallelism;
