@@ -135,7 +135,7 @@ impl Control<'_> {
                         }
                     }
                 }
-                if pressure.passed(pause, self.lane.was_pressed(), congestion::own_losses(self.connection)) {
+                if pressure.passed(pause, self.lane.was_pressed(), congestion::policed(self.connection)) {
                     self.throttle.say();
                     if let Err(error) = stream.write_all(&limited).await {
                         return error.into();

@@ -1,8 +1,9 @@
 //! Whether what is sent goes slower than it is asked for, and it looks as if somebody limits it: some networks let UDP pass at a fraction
 //! of what they allow TCP.
 //!
-//! A policer drops what is beyond its rate while no queue grows, and our congestion control knows its own losses from noise. Each end tells
-//! the other, for only the agent can try another way.
+//! A policer drops what is beyond its rate while no queue grows, and our congestion control knows its own losses from noise. Where a queue
+//! stands somebody else wants the link too, and TCP would only take more of it. Each end tells the other, for only the agent can try another
+//! way.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 /// For how long there must always have been something to send. A large upload on a slow link does that too; it has a queue.
 const LONG: Duration = Duration::from_secs(3);
 
-/// So many losses of our doing meanwhile.
+/// So many reductions meanwhile for losses of our doing, with no queue.
 const LOSSES: u64 = 2;
 
 /// Which way bytes go, as this end sees it.
@@ -53,13 +54,13 @@ impl Throttle {
 /// One end's measurement of itself. Time is passed in.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
-    /// For how long there has always been something to send, and the losses of our doing before that.
+    /// For how long there has always been something to send, and such reductions before that.
     since: Option<(Duration, u64)>,
 }
 
 impl Pressure {
-    /// So much time has passed, in which there always was something to send, or not; `losses` are those of our doing so far. Whether it is
-    /// time to complain: after that it begins anew.
+    /// So much time has passed, in which there always was something to send, or not; `losses` are reductions for those of our
+    /// doing without a queue, so far. Whether it is time to complain: after that it begins anew.
     pub(super) fn passed(&mut self, time: Duration, pressed: bool, losses: u64) -> bool {
         if !pressed {
             self.since = None;

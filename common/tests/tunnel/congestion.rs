@@ -233,7 +233,7 @@ fn two_of_ours_that_take_each_other_for_strangers_find_out() {
     // Who begin in the same moment fall into step, and then who looks later at their queue gives way a little more.
     let least = shares.iter().copied().fold(1.0, f64::min);
     let mean = shares.iter().sum::<f64>() / shares.len() as f64;
-    assert!(least > 0.7 && mean > 0.9, "{shares:?}");
+    assert!(least > 0.65 && mean > 0.9, "{shares:?}");
 }
 
 #[test]

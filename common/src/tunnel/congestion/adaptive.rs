@@ -41,6 +41,8 @@ pub(super) struct Adaptive {
     evidence: Evidence,
     follow: Follow,
     round: Round,
+    /// The longest round trip of the round before.
+    longest: Option<Duration>,
     /// Bytes acknowledged by what is being taken in.
     arrived: u64,
     /// When the newest packet was sent that arrived.
@@ -52,6 +54,8 @@ pub(super) struct Adaptive {
     /// Bytes a round trip carried when the last loss of ours was met.
     limit: Option<f64>,
     reductions: [u64; 3],
+    /// Those because of losses while hardly anything stood in the queue.
+    policed: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -75,6 +79,8 @@ pub(super) struct Seen {
     /// The luckiest packet's time, and what of it is queue.
     pub(super) least: Duration,
     pub(super) queue: Duration,
+    /// Whether it is so much longer than all of the round before that this is another path.
+    pub(super) leapt: bool,
     /// What may stand in the queue.
     pub(super) target: Duration,
     /// Bytes that the path carries in a round trip with the queue as it is, and with an empty one.
@@ -147,12 +153,14 @@ impl Adaptive {
             evidence: Evidence::new(),
             follow: Follow::default(),
             round: Round::new(now),
+            longest: None,
             arrived: 0,
             newest: None,
             reduced: None,
             since: 0,
             limit: None,
             reductions: [0; 3],
+            policed: 0,
         }
     }
 
@@ -164,6 +172,11 @@ impl Adaptive {
     /// When the newest packet was sent that arrived.
     pub(super) const fn newest(&self) -> Option<Instant> {
         self.newest
+    }
+
+    /// How often less was sent because of losses of our doing that no queue explains: so a policer drops.
+    pub(super) const fn policed(&self) -> u64 {
+        self.policed
     }
 
     /// The size of a full packet, in bytes.
@@ -236,6 +249,7 @@ impl Adaptive {
         let round = std::mem::replace(&mut self.round, Round::new(now));
         let Some(least) = round.least() else { return };
         self.since += 1;
+        let longest = self.longest.replace(round.most);
         self.crest.sample(now, round.delivered);
         let queue = least.saturating_sub(floor);
         let target = target(floor).max(self.time_of_few(least));
@@ -254,6 +268,7 @@ impl Adaptive {
             lasted: now.saturating_duration_since(round.began).max(least),
             least,
             queue,
+            leapt: longest.is_some_and(|longest| leaps(longest, least)),
             target,
             carried,
             carried_empty,
@@ -274,6 +289,9 @@ impl Adaptive {
     }
 
     fn follow_verdict(&mut self, now: Instant, verdict: Verdict, seen: &Seen) {
+        if let Verdict::Reduce(_, Cause::Loss) | Verdict::Settle(_, Cause::Loss, _) = verdict {
+            self.policed += u64::from(seen.queue < seen.target / 2);
+        }
         match verdict {
             Verdict::Keep => {}
             Verdict::Window(window) => self.set_window(window),
@@ -355,6 +373,12 @@ impl Adaptive {
 /// For a queue no less than half of what is under way: that shows whose it is, and costs little if it is not ours.
 fn gently(window: f64, cause: Cause, seen: &Seen) -> f64 {
     if cause == Cause::Queue { window.max(seen.used / 2.0) } else { window }
+}
+
+/// Whether a round trip is so many times longer than those just before that it is another path: a queue of ours at most doubles from round
+/// to round, and few queues of others hold so many round trips.
+fn leaps(longest: Duration, least: Duration) -> bool {
+    least > 50 * longest && least - longest > target(longest)
 }
 
 /// What may stand in the queue before we send less: a quarter of the path's own time. Below 4 ms timers and schedulers would be taken for

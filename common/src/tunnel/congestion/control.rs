@@ -11,7 +11,7 @@ use quinn_proto::RttEstimator;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig, NewRenoConfig};
 use serde::{Deserialize, Serialize};
 
-use super::adaptive::{Adaptive, Cause};
+use super::adaptive::Adaptive;
 use crate::tunnel::turns::Sending;
 
 /// Which congestion control a tunnel sends by.
@@ -153,9 +153,9 @@ pub(crate) fn report(connection: &quinn::Connection) -> Option<PathReport> {
     Some(ours(connection)?.adaptive.report())
 }
 
-/// How often less was sent because of losses of our doing; 0 where it is not our control, which cannot tell.
-pub(crate) fn own_losses(connection: &quinn::Connection) -> u64 {
-    report(connection).map_or(0, |report| report.reductions[Cause::Loss as usize])
+/// How often less was sent because of losses of our doing that no queue explains; 0 where it is not our control, which cannot tell.
+pub(crate) fn policed(connection: &quinn::Connection) -> u64 {
+    ours(connection).map_or(0, |ours| ours.adaptive.policed())
 }
 
 /// When the newest packet was sent that is known to have arrived; none before the first, or where it is not our control.

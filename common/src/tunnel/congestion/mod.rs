@@ -18,6 +18,8 @@ mod evidence;
 mod extreme;
 mod round;
 mod start;
+#[cfg(test)]
+mod tests;
 
 pub use control::{CongestionControl, KnownPath, Mode, PathMemory, PathReport, UnknownControl};
-pub(crate) use control::{let_pass, newest, own_losses, report};
+pub(crate) use control::{let_pass, newest, policed, report};

@@ -15,19 +15,32 @@ pub(super) struct Round {
     /// The most bytes that were under way.
     pub(super) peak: u64,
     least: Option<Duration>,
+    /// The longest time that a packet took.
+    pub(super) most: Duration,
     sum: Duration,
     samples: u32,
 }
 
 impl Round {
     pub(super) const fn new(began: Instant) -> Self {
-        Self { began, delivered: 0, lost: 0, losses: 0, peak: 0, least: None, sum: Duration::ZERO, samples: 0 }
+        Self {
+            began,
+            delivered: 0,
+            lost: 0,
+            losses: 0,
+            peak: 0,
+            least: None,
+            most: Duration::ZERO,
+            sum: Duration::ZERO,
+            samples: 0,
+        }
     }
 
     /// Takes in a packet that arrived.
     pub(super) fn acknowledged(&mut self, bytes: u64, rtt: Duration) {
         self.delivered += bytes;
         self.least = Some(self.least.map_or(rtt, |least| least.min(rtt)));
+        self.most = self.most.max(rtt);
         self.sum += rtt;
         self.samples += 1;
     }

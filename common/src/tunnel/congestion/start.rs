@@ -23,6 +23,9 @@ impl Start {
     }
 
     pub(super) fn judge(&mut self, seen: &Seen) -> Verdict {
+        if seen.leapt {
+            return Verdict::Reroute(seen.window);
+        }
         if !seen.busy {
             return Verdict::Keep;
         }

@@ -9,19 +9,21 @@ use super::adit::{Adit, Serves, Variant};
 use super::bore::Bore;
 use super::chisel::Chisel;
 use super::direct::Direct;
-use super::rathole::Rathole;
+use super::rathole::{Over, Rathole};
 use super::rusnel::Rusnel;
 use super::ssh::Ssh;
 use super::wstunnel::Wstunnel;
 use crate::house::Peer;
 
 /// The names, in the order of a table.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 13] = [
     "direct",
     "adit",
     "adit-model",
     "rathole",
     "rathole-noise",
+    "rathole-tls",
+    "rathole-wss",
     "bore",
     "wstunnel",
     "wstunnel-quic",
@@ -57,8 +59,10 @@ pub(crate) fn find(text: &str) -> anyhow::Result<Wanted> {
         None => match name {
             "adit" | "adit-model" => Rc::new(adit(name, name.into(), Variant::default())),
             "direct" => Rc::new(Direct),
-            "rathole" => Rc::new(Rathole { noise: false }),
-            "rathole-noise" => Rc::new(Rathole { noise: true }),
+            "rathole" => Rc::new(Rathole { over: Over::Tcp }),
+            "rathole-noise" => Rc::new(Rathole { over: Over::Noise }),
+            "rathole-tls" => Rc::new(Rathole { over: Over::Tls }),
+            "rathole-wss" => Rc::new(Rathole { over: Over::Wss }),
             "bore" => Rc::new(Bore),
             "wstunnel" => Rc::new(Wstunnel { quic: false }),
             "wstunnel-quic" => Rc::new(Wstunnel { quic: true }),

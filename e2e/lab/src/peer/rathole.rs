@@ -1,19 +1,31 @@
-//! rathole: a pool of connections, one for each that it forwards; plain TCP or Noise.
+//! rathole: a pool of connections, one for each that it forwards; over plain TCP, Noise, TLS, or WebSockets over TLS.
 
 use std::fmt::Write as _;
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::house::{Launch, Peer, Place, plain_port};
 
-pub(super) struct Rathole {
-    pub(super) noise: bool,
+/// What a connection between its ends is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    Tcp,
+    Noise,
+    Tls,
+    Wss,
 }
 
+pub(super) struct Rathole {
+    pub(super) over: Over,
+}
+
+/// What opens the relay's PKCS 12 file.
+const PASSWORD: &str = "lab";
+
 impl Rathole {
-    /// Of its key pair: the relay's half, or the agents'.
-    fn key(&self, place: &Place, relay: bool) -> anyhow::Result<String> {
+    /// Of its Noise key pair: the relay's half, or the agents'.
+    fn key(place: &Place, relay: bool) -> anyhow::Result<String> {
         let file = place.file("rathole.keys");
         if !file.exists() {
             let done =
@@ -26,30 +38,65 @@ impl Rathole {
         Ok(key.context("rathole --genkey printed no keys")?.trim().into())
     }
 
-    fn transport(&self, place: &Place, relay: bool) -> anyhow::Result<String> {
-        if !self.noise {
-            return Ok(String::new());
+    fn noise(place: &Place, relay: bool) -> anyhow::Result<String> {
+        let field = if relay { "local_private_key" } else { "remote_public_key" };
+        let key = Self::key(place, relay)?;
+        Ok(format!("pattern = \"Noise_NK_25519_ChaChaPoly_BLAKE2s\"\n{field} = \"{key}\"\n"))
+    }
+
+    /// Certificate and key in the one form that it reads, for the relay; what agents check it by.
+    fn tls(place: &Place, relay: bool) -> anyhow::Result<String> {
+        if !relay {
+            let root = place.file("ca.pem");
+            return Ok(format!("trusted_root = \"{}\"\nhostname = \"{}\"\n", root.display(), place.name()));
         }
-        let (side, field) = if relay { ("server", "local_private_key") } else { ("client", "remote_public_key") };
-        let key = self.key(place, relay)?;
-        Ok(format!(
-            "[{side}.transport]\ntype = \"noise\"\n[{side}.transport.noise]\n\
-             pattern = \"Noise_NK_25519_ChaChaPoly_BLAKE2s\"\n{field} = \"{key}\"\n"
-        ))
+        let file = place.file("rathole.p12");
+        if !file.exists() {
+            let mut openssl = Command::new(place.program("openssl")?);
+            openssl.args(["pkcs12", "-export", "-passout"]).arg(format!("pass:{PASSWORD}"));
+            openssl.arg("-in").arg(place.file("relay.pem")).arg("-inkey").arg(place.file("relay.key"));
+            let done = openssl.arg("-out").arg(&file).status().context("cannot run openssl")?;
+            ensure!(done.success(), "openssl made no PKCS 12 file of the relay's certificate");
+        }
+        Ok(format!("pkcs12 = \"{}\"\npkcs12_password = \"{PASSWORD}\"\n", file.display()))
+    }
+
+    fn transport(&self, place: &Place, relay: bool) -> anyhow::Result<String> {
+        let side = if relay { "server" } else { "client" };
+        let table = |name: &str, text: String| format!("[{side}.transport.{name}]\n{text}");
+        let (kind, tables) = match self.over {
+            Over::Tcp => return Ok(String::new()),
+            Over::Noise => ("noise", table("noise", Self::noise(place, relay)?)),
+            Over::Tls => ("tls", table("tls", Self::tls(place, relay)?)),
+            Over::Wss => {
+                let over_tls = table("websocket", "tls = true\n".into());
+                ("websocket", over_tls + &table("tls", Self::tls(place, relay)?))
+            }
+        };
+        Ok(format!("[{side}.transport]\ntype = \"{kind}\"\n{tables}"))
     }
 }
 
 impl Peer for Rathole {
     fn name(&self) -> String {
-        if self.noise { "rathole-noise" } else { "rathole" }.into()
+        match self.over {
+            Over::Tcp => "rathole",
+            Over::Noise => "rathole-noise",
+            Over::Tls => "rathole-tls",
+            Over::Wss => "rathole-wss",
+        }
+        .into()
     }
 
     fn programs(&self) -> Vec<&'static str> {
-        vec!["rathole", "haproxy"]
+        match self.over {
+            Over::Tcp | Over::Noise => vec!["rathole", "haproxy"],
+            Over::Tls | Over::Wss => vec!["rathole", "haproxy", "openssl"],
+        }
     }
 
     fn install(&self) -> &'static str {
-        "cargo install rathole --root DIR, and --programs DIR/bin; apt-get install haproxy"
+        "cargo install rathole --root DIR, and --programs DIR/bin; apt-get install haproxy openssl"
     }
 
     fn prepare(&self, place: &Place) -> anyhow::Result<()> {
