@@ -15,68 +15,52 @@ use quinn::{RecvStream, SendStream};
 use super::credit::Credit;
 use super::error::{ResetCode, TunnelError};
 use super::frame::{FrameReader, Piece};
-use super::turns::{Client, Lane, Ticket, Turn};
-use super::urgency::Urgency;
+use super::turns::{Lane, Message, Part};
 
 /// The sending half: reset on drop unless finished.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     /// With what the peer is told if this is dropped now; `None` once it is finished or reset.
     stream: Option<(SendStream, ResetCode)>,
-    lane: Arc<Lane>,
-    ticket: Ticket,
-    urgency: Urgency,
+    message: Message,
 }
 
 impl Outgoing {
     pub(super) fn new(stream: SendStream, lane: &Arc<Lane>, on_drop: ResetCode) -> Self {
-        let ticket = lane.ticket(Client::UNKNOWN);
-        Self { stream: Some((stream, on_drop)), lane: lane.clone(), ticket, urgency: Urgency::NONE }
+        Self { stream: Some((stream, on_drop)), message: Message::new(lane) }
     }
 
     /// It belongs to a request with this head; before anything is written.
     pub(super) fn belongs_to(&mut self, request: &HeaderMap) {
-        self.urgency = Urgency::of(request);
-        self.ticket = self.lane.ticket(Client::of(request));
+        self.message.belongs_to(request);
     }
 
     /// Writes all chunks, waiting for turns and for flow control as needed.
     pub(super) async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), TunnelError> {
-        let Self { stream, lane, ticket, urgency } = self;
+        let Self { stream, message } = self;
         let (stream, _) = stream.as_mut().ok_or(quinn::WriteError::ClosedStream)?;
         loop {
             let left = chunks.iter().map(Bytes::len).sum::<usize>() as u64;
             if left == 0 {
                 return Ok(());
             }
-            let turn = match urgency.at_once() {
-                few if left <= few => None,
-                0 => Some(lane.turn(*ticket, urgency.rank(), left).await),
-                _ => lane.all_at_once(*ticket, left),
-            };
-            let given = turn.as_ref().map_or_else(|| urgency.at_once(), Turn::bytes);
-            let (mut piece, count) = front(chunks, given);
+            let part = message.next(left).await;
+            let (mut piece, count) = front(chunks, part.bytes);
             let piece = &mut piece[..count];
             let bytes = piece.iter().map(Bytes::len).sum();
-            if let Some(priority) = urgency.sending(bytes) {
+            if let Some(priority) = message.sending(bytes) {
                 // It fails only when the stream was stopped, as the write will.
                 let _ = stream.set_priority(priority);
             }
             let mut writing = pin!(stream.write_all_chunks(piece));
-            match (writing.as_mut().now_or_never(), turn) {
-                (Some(written), Some(turn)) if turn.bytes() == bytes as u64 => {
-                    written?;
-                    turn.used();
-                }
+            if let Some(written) = writing.as_mut().now_or_never() {
+                written?;
+                message.sent(part, bytes as u64);
+            } else {
                 // A reader that stops stops nobody else: what its writer waits for is no turn.
-                (written, turn) => {
-                    drop(turn);
-                    match written {
-                        Some(written) => written?,
-                        None => writing.await?,
-                    }
-                    lane.written(bytes as u64);
-                }
+                drop(part);
+                writing.await?;
+                message.sent(Part::NONE, bytes as u64);
             }
         }
     }

@@ -22,6 +22,7 @@ use super::outgoing::Outgoing;
 use crate::tunnel::body::{TunnelBody, Upload};
 use crate::tunnel::credit::Credit;
 use crate::tunnel::error::{ResetCode, TunnelError};
+use crate::tunnel::turns::{Lane, Message};
 use crate::tunnel::waiting::while_wanted;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -31,6 +32,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 pub(in crate::tunnel) struct Asking {
     sender: SendRequest<Bytes>,
     fate: Arc<Fate>,
+    lane: Arc<Lane>,
     credit: Credit,
 }
 
@@ -40,20 +42,22 @@ pub(in crate::tunnel) struct Begun {
     response: ResponseFuture,
     stream: Option<SendStream<Bytes>>,
     fate: Arc<Fate>,
+    message: Message,
     credit: Credit,
 }
 
 impl Asking {
-    pub(super) const fn new(sender: SendRequest<Bytes>, fate: Arc<Fate>, credit: Credit) -> Self {
-        Self { sender, fate, credit }
+    pub(super) const fn new(sender: SendRequest<Bytes>, fate: Arc<Fate>, lane: Arc<Lane>, credit: Credit) -> Self {
+        Self { sender, fate, lane, credit }
     }
 
     /// Sends a head; `ends` if there is no body.
     pub(in crate::tunnel) fn begin(mut self, head: request::Parts, ends: bool) -> Result<Begun, TunnelError> {
+        let message = Message::of(&self.lane, &head.headers);
         let request = head::to_request(head)?;
         let sent = self.sender.send_request(request, ends);
         let (response, stream) = sent.map_err(|error| self.fate.error(error, TunnelError::Stopped))?;
-        Ok(Begun { response, stream: (!ends).then_some(stream), fate: self.fate, credit: self.credit })
+        Ok(Begun { response, stream: (!ends).then_some(stream), fate: self.fate, message, credit: self.credit })
     }
 }
 
@@ -67,9 +71,10 @@ impl Begun {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { response, stream, fate, credit } = self;
+        let Self { response, stream, fate, message, credit } = self;
         let upload = stream.map(|stream| -> Upload {
-            let (mut outgoing, mut body) = (Outgoing::new(stream, fate.clone(), ResetCode::REQUEST_CANCELLED), body);
+            let outgoing = Outgoing::new(stream, fate.clone(), message, ResetCode::REQUEST_CANCELLED);
+            let (mut outgoing, mut body) = (outgoing, body);
             Box::pin(async move {
                 outgoing.write(Pin::new(&mut body)).await?;
                 Ok(Instant::now())
@@ -88,13 +93,19 @@ impl Begun {
 #[derive(Debug)]
 pub(in crate::tunnel) struct Asked {
     request: Request<RecvStream>,
+    lane: Arc<Lane>,
     responder: Responder,
 }
 
 impl Asked {
-    pub(super) const fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>, fate: Arc<Fate>) -> Self {
+    pub(super) const fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        fate: Arc<Fate>,
+        lane: Arc<Lane>,
+    ) -> Self {
         let responder = Responder { respond, fate, on_drop: Some(ResetCode::REQUEST_REJECTED) };
-        Self { request, responder }
+        Self { request, lane, responder }
     }
 
     /// Runs the service and writes its answer, as long as the peer wants it.
@@ -105,11 +116,12 @@ impl Asked {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let Self { request, mut responder } = self;
+        let Self { request, lane, mut responder } = self;
         let (parts, stream) = request.into_parts();
         let parts = head::from_request(parts).inspect_err(|error| responder.on_drop = Some(error.code()))?;
         // From here on it is being worked on, and may not be sent to another agent as if it had not been.
         responder.on_drop = Some(ResetCode::INTERNAL_ERROR);
+        let message = Message::of(&lane, &parts.headers);
         let incoming = Incoming::new(stream, responder.fate.clone(), None);
         let body = TunnelBody::over_tcp(incoming, &parts.headers, None);
         let response = {
@@ -118,7 +130,7 @@ impl Asked {
         };
         let (parts, body) = response.into_parts();
         let mut body = pin!(body);
-        let Some(mut outgoing) = responder.begin(head::to_response(parts), body.is_end_stream())? else {
+        let Some(mut outgoing) = responder.begin(head::to_response(parts), body.is_end_stream(), message)? else {
             return Ok(());
         };
         let written = outgoing.write(body.as_mut()).await;
@@ -140,11 +152,11 @@ struct Responder {
 
 impl Responder {
     /// Sends the head, and says where the body goes if there is one.
-    fn begin(mut self, head: Response<()>, ends: bool) -> Result<Option<Outgoing>, TunnelError> {
+    fn begin(mut self, head: Response<()>, ends: bool, message: Message) -> Result<Option<Outgoing>, TunnelError> {
         let sent = self.respond.send_response(head, ends);
         let stream = sent.map_err(|error| self.fate.error(error, TunnelError::Stopped))?;
         self.on_drop = None;
-        Ok((!ends).then(|| Outgoing::new(stream, self.fate.clone(), ResetCode::INTERNAL_ERROR)))
+        Ok((!ends).then(|| Outgoing::new(stream, self.fate.clone(), message, ResetCode::INTERNAL_ERROR)))
     }
 
     fn poll_unwanted(&mut self, context: &mut Context<'_>) -> Poll<TunnelError> {

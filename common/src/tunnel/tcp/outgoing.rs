@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -15,19 +15,26 @@ use super::code::reason;
 use super::fate::Fate;
 use super::head::of_the_message;
 use crate::tunnel::error::{ResetCode, TunnelError};
+use crate::tunnel::turns::{Message, Part};
+use crate::tunnel::waiting::while_wanted;
+
+/// So much of the session's window is asked for at a time: what one stream has got of it is no longer there for others, though it waits
+/// for its turn.
+const PIECE: usize = 64 << 10;
 
 /// Where a body is written.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     stream: SendStream<Bytes>,
     fate: Arc<Fate>,
+    message: Message,
     /// What the peer is told if this is dropped now; `None` once it is finished or reset.
     on_drop: Option<ResetCode>,
 }
 
 impl Outgoing {
-    pub(super) const fn new(stream: SendStream<Bytes>, fate: Arc<Fate>, on_drop: ResetCode) -> Self {
-        Self { stream, fate, on_drop: Some(on_drop) }
+    pub(super) const fn new(stream: SendStream<Bytes>, fate: Arc<Fate>, message: Message, on_drop: ResetCode) -> Self {
+        Self { stream, fate, message, on_drop: Some(on_drop) }
     }
 
     /// Gives up with a code of the caller's.
@@ -37,7 +44,7 @@ impl Outgoing {
         }
     }
 
-    /// Sends the body's frames and its end, waiting for flow control as needed, as long as the peer wants them.
+    /// Sends the body's frames and its end, waiting for flow control and for turns as needed, as long as the peer wants them.
     pub(super) async fn write<B>(&mut self, mut body: Pin<&mut B>) -> Result<(), TunnelError>
     where
         B: Body<Data = Bytes>,
@@ -70,9 +77,15 @@ impl Outgoing {
 
     async fn data(&mut self, mut data: Bytes, last: bool) -> Result<(), TunnelError> {
         while !data.is_empty() {
-            let room = self.room(data.len()).await?;
-            let piece = data.split_to(room.min(data.len()));
+            // First that: a reader that stops stops nobody else.
+            let room = self.room(data.len().min(PIECE)).await?.min(data.len());
+            let part = self.part(room).await?;
+            let piece = data.split_to(room.min(part.bytes as usize));
+            let bytes = piece.len();
+            // HTTP/2's streams have no priority of ours.
+            let _ = self.message.sending(bytes);
             self.send(piece, last && data.is_empty())?;
+            self.message.sent(part, bytes as u64);
             if data.is_empty() {
                 return Ok(());
             }
@@ -93,6 +106,13 @@ impl Outgoing {
         sent.map_err(|error| self.fate.error(error, TunnelError::Stopped))?;
         self.on_drop = None;
         Ok(())
+    }
+
+    /// Which of so many bytes are next.
+    async fn part(&mut self, wanted: usize) -> Result<Part, TunnelError> {
+        let Self { stream, fate, message, .. } = self;
+        let next = pin!(message.next(wanted as u64));
+        while_wanted(next, || poll_fn(|context| poll_unwanted(stream, fate, context))).await
     }
 
     /// How many bytes may be sent, once that are any; `wanted` are to be.
@@ -118,13 +138,17 @@ impl Outgoing {
         }
     }
 
-    /// Resolves when the peer no longer wants what is sent here, or the session is lost.
     fn poll_unwanted(&mut self, context: &mut Context<'_>) -> Poll<TunnelError> {
-        Poll::Ready(match ready!(self.stream.poll_reset(context)) {
-            Ok(reason) => self.fate.stopped(reason),
-            Err(error) => self.fate.error(error, TunnelError::Stopped),
-        })
+        poll_unwanted(&mut self.stream, &self.fate, context)
     }
+}
+
+/// Resolves when the peer no longer wants what is sent here, or the session is lost.
+fn poll_unwanted(stream: &mut SendStream<Bytes>, fate: &Fate, context: &mut Context<'_>) -> Poll<TunnelError> {
+    Poll::Ready(match ready!(stream.poll_reset(context)) {
+        Ok(reason) => fate.stopped(reason),
+        Err(error) => fate.error(error, TunnelError::Stopped),
+    })
 }
 
 impl Drop for Outgoing {

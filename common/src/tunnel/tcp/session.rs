@@ -26,6 +26,7 @@ use crate::tunnel::credit::Credit;
 use crate::tunnel::error::{ResetCode, TunnelError};
 use crate::tunnel::farewell::Farewell;
 use crate::tunnel::transport::TransportOptions;
+use crate::tunnel::turns::Lane;
 
 /// Bytes of one stream that wait to be written: enough for a round trip of the session's task, and a bound on memory.
 const SEND_BUFFER: usize = 128 << 10;
@@ -64,6 +65,7 @@ pub(in crate::tunnel) struct TcpSession {
     closing: OnceLock<(ResetCode, String)>,
     closed: CancellationToken,
     meter: Arc<Meter>,
+    lane: Arc<Lane>,
     remote: SocketAddr,
     idle_timeout: Duration,
     ping: Duration,
@@ -138,6 +140,7 @@ impl TcpSession {
             fate: Arc::default(),
             closing: OnceLock::new(),
             closed: CancellationToken::new(),
+            lane: Arc::new(Lane::over_tcp(meter.turns().clone())),
             meter,
             remote,
             idle_timeout: options.idle_timeout,
@@ -206,7 +209,7 @@ impl TcpSession {
                     }
                     Some(Ok((request, respond))) => {
                         // There is room for as many as were granted; one more is refused by its drop.
-                        let _ = accept.try_send(Asked::new(request, respond, self.fate.clone()));
+                        let _ = accept.try_send(Asked::new(request, respond, self.fate.clone(), self.lane.clone()));
                     }
                     Some(Err(error)) => return Loss::Broken(Arc::new(error)),
                     None => return Loss::Ended,
@@ -297,7 +300,7 @@ impl TcpSession {
         if credit.taken() >= sender.current_max_send_streams() {
             return Err(TunnelError::NoCredit);
         }
-        Ok(Asking::new(sender, self.fate.clone(), credit))
+        Ok(Asking::new(sender, self.fate.clone(), self.lane.clone(), credit))
     }
 
     /// The next stream; an error at the session's end.

@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
+use crate::tunnel::turns::Turns;
+
 /// The tunnel's protocol over TLS on TCP: HTTP/2 with the roles reversed, as the `ptth` drafts name it.
 pub const TCP_ALPN: &[u8] = b"rh2";
 
@@ -21,6 +23,9 @@ pub const TCP_ALPN: &[u8] = b"rh2";
 /// Enough to keep the socket busy until the session's task has its next turn.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 << 10;
+
+/// Over how long the rate is taken by which writers are to follow.
+const SPAN: Duration = Duration::from_millis(10);
 
 /// Sets a socket up for a tunnel: nothing waits for an acknowledgement, little waits in the kernel, and a peer that acknowledges
 /// nothing for `idle_timeout` is given up by the kernel itself.
@@ -46,12 +51,20 @@ pub(super) struct Meter {
     heard: AtomicU64,
     /// The round-trip time in microseconds, smoothed; 0 before the first.
     rtt: AtomicU64,
+    /// Who writes next.
+    turns: Arc<Turns>,
 }
 
 impl Meter {
     fn new() -> Self {
         let count = || AtomicU64::new(0);
-        Self { born: Instant::now(), sent: count(), received: count(), heard: count(), rtt: count() }
+        let turns = Arc::new(Turns::over_tcp());
+        Self { born: Instant::now(), sent: count(), received: count(), heard: count(), rtt: count(), turns }
+    }
+
+    /// Those who write.
+    pub(super) const fn turns(&self) -> &Arc<Turns> {
+        &self.turns
     }
 
     /// Bytes handed to TLS.
@@ -89,12 +102,35 @@ impl Meter {
 pub(super) struct Wire {
     stream: TlsStream<TcpStream>,
     meter: Arc<Meter>,
+    /// When the rate was last taken, and bytes since.
+    began: Instant,
+    since: u64,
 }
 
 impl Wire {
     pub(super) fn new(stream: TlsStream<TcpStream>) -> (Self, Arc<Meter>) {
         let meter = Arc::new(Meter::new());
-        (Self { stream, meter: meter.clone() }, meter)
+        (Self { stream, meter: meter.clone(), began: Instant::now(), since: 0 }, meter)
+    }
+
+    /// TLS took some of what there is to write, or takes nothing now.
+    fn taken(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Ready(Ok(written)) => {
+                let bytes = written as u64;
+                self.meter.sent.fetch_add(bytes, Ordering::Relaxed);
+                self.since += bytes;
+                let lasted = self.began.elapsed();
+                let rate = (lasted >= SPAN).then(|| self.since as f64 / lasted.as_secs_f64());
+                if rate.is_some() {
+                    (self.began, self.since) = (Instant::now(), 0);
+                }
+                self.meter.turns.taken(bytes, rate);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.meter.turns.waits(true),
+        }
+        written
     }
 }
 
@@ -114,9 +150,8 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.meter.sent.fetch_add(written as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.taken(written)
     }
 
     fn poll_write_vectored(
@@ -124,9 +159,8 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices))?;
-        self.meter.sent.fetch_add(written as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.taken(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -134,7 +168,9 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.meter.turns.waits(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,6 @@
-//! How much of what was handed to quinn it has not sent yet.
+//! How much of what was handed to quinn, or to h2, it has not sent yet.
 //!
-//! quinn itself does not say. Its congestion control is told of every packet sent and acknowledged and of what is under way: all of that
+//! h2's bytes are counted again when TLS takes them. quinn itself does not say. Its congestion control is told of every packet sent and acknowledged and of what is under way: all of that
 //! has left. What was written is counted here, and with it what packets add, a little too much of it rather than too little: so an error
 //! grows only towards "there is more", sending ends early one day, quinn says that it has nothing to send, and counting begins anew.
 
@@ -14,10 +14,12 @@ use quinn_proto::congestion::{Controller, ControllerMetrics};
 
 use super::turns::Turns;
 
-/// A packet's header, its tag and its frame's header are at most this part of what it carries, where packets are full.
-const ADDED: u64 = 32;
+/// A packet's header, its tag and its frame's header are at most this part of what it carries, where packets are full; of HTTP/2 it is
+/// the frame's header.
+const ADDED_BY_QUIC: u64 = 32;
+const ADDED_BY_HTTP2: u64 = 1024;
 
-/// What may be kept in quinn unsent at the least and at most, in bytes. The least is a tenth of a second of 2.5 Mbit/s; the most, 10 ms
+/// What may be kept unsent at the least and at most, in bytes. The least is a tenth of a second of 2.5 Mbit/s; the most, 10 ms
 /// of 3 Gbit/s.
 const LEAST: u64 = 32 << 10;
 const MOST: u64 = 4 << 20;
@@ -28,6 +30,8 @@ const WAKING: Duration = Duration::from_millis(10);
 /// The account of one connection. Bytes.
 #[derive(Debug)]
 pub(super) struct Backlog {
+    /// Which part of what is written comes on top of it.
+    added: u64,
     unsent: AtomicI64,
     /// What may be unsent.
     room: AtomicU64,
@@ -36,27 +40,39 @@ pub(super) struct Backlog {
     /// Since `was_pressed` was last asked: whether all that there was had been sent at some time, and how often something had moved by then.
     dried: AtomicBool,
     asked: AtomicU64,
+    /// Whether what sends waits itself, and therefore nothing moves.
+    waits: AtomicBool,
 }
 
 impl Backlog {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn of_quinn() -> Self {
+        Self::new(ADDED_BY_QUIC)
+    }
+
+    pub(super) const fn of_h2() -> Self {
+        Self::new(ADDED_BY_HTTP2)
+    }
+
+    const fn new(added: u64) -> Self {
         Self {
+            added,
             unsent: AtomicI64::new(0),
             room: AtomicU64::new(LEAST),
             moves: AtomicU64::new(0),
             dried: AtomicBool::new(true),
             asked: AtomicU64::new(0),
+            waits: AtomicBool::new(false),
         }
     }
 
-    /// So many bytes were, or are about to be, handed to quinn.
+    /// So many bytes were, or are about to be, handed on.
     pub(super) fn written(&self, bytes: u64) {
-        self.unsent.fetch_add(with_added(bytes), Ordering::Relaxed);
+        self.unsent.fetch_add(self.with_added(bytes), Ordering::Relaxed);
     }
 
     /// So many of them were not after all.
     pub(super) fn taken_back(&self, bytes: u64) {
-        self.unsent.fetch_sub(with_added(bytes), Ordering::Relaxed);
+        self.unsent.fetch_sub(self.with_added(bytes), Ordering::Relaxed);
     }
 
     /// How much more may be written now.
@@ -70,7 +86,7 @@ impl Backlog {
         self.room.load(Ordering::Relaxed)
     }
 
-    /// Goes up whenever quinn sends something or hears of its arrival.
+    /// Goes up whenever something is sent, or quinn hears of its arrival.
     pub(super) fn moves(&self) -> u64 {
         self.moves.load(Ordering::Relaxed)
     }
@@ -98,14 +114,35 @@ impl Backlog {
         self.moves.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many bytes left h2, those among them that nobody wrote here.
+    pub(super) fn taken(&self, bytes: u64) {
+        let left = |unsent: i64| Some((unsent - bytes as i64).max(0));
+        let _ = self.unsent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether what sends waits itself.
+    pub(super) fn waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Where the kernel keeps what is under way, and this only has to follow.
+    pub(super) fn set_rate(&self, bytes_per_second: f64) {
+        self.room.store(((bytes_per_second * WAKING.as_secs_f64()) as u64).clamp(LEAST, MOST), Ordering::Relaxed);
+    }
+
     fn set_room(&self, window: u64, rtt: Duration) {
         let waking = window as f64 * WAKING.as_secs_f64() / rtt.as_secs_f64().max(1e-4);
         self.room.store((window / 2 + waking as u64).clamp(LEAST, MOST), Ordering::Relaxed);
     }
-}
 
-fn with_added(bytes: u64) -> i64 {
-    (bytes + bytes / ADDED) as i64
+    const fn with_added(&self, bytes: u64) -> i64 {
+        (bytes + bytes / self.added) as i64
+    }
 }
 
 /// A congestion control with an ear for what is sent.
@@ -120,7 +157,7 @@ pub(in crate::tunnel) struct Sending {
 
 impl Sending {
     pub(in crate::tunnel) fn new(control: Box<dyn Controller>) -> Self {
-        let turns = Arc::new(Turns::new());
+        let turns = Arc::new(Turns::over_quic());
         Self { control, turns, acknowledged: 0, counted: 0, rtt: Duration::ZERO }
     }
 
@@ -235,12 +272,24 @@ mod tests {
 
     #[test]
     fn there_is_room_for_what_is_sent_until_a_writer_follows() {
-        let backlog = Backlog::new();
+        let backlog = Backlog::of_quinn();
         backlog.set_room(100_000, Duration::from_millis(100));
         assert_eq!(backlog.room(), 60_000, "half of what is under way, and 10 ms of it");
         backlog.set_room(10_000, Duration::from_millis(100));
         assert_eq!(backlog.room(), LEAST);
         backlog.set_room(1 << 20, Duration::from_micros(200));
         assert_eq!(backlog.room(), MOST);
+    }
+
+    #[test]
+    fn what_tls_took_has_left_h2_though_more_leaves_than_was_written() {
+        let backlog = Backlog::of_h2();
+        backlog.written(20 << 10);
+        backlog.taken(19 << 10);
+        assert_eq!(backlog.room() - backlog.free(), (1 << 10) + 20);
+        backlog.taken(1 << 20);
+        assert_eq!(backlog.free(), backlog.room());
+        backlog.set_rate(100e6);
+        assert_eq!(backlog.room(), 1_000_000, "10 ms of it");
     }
 }

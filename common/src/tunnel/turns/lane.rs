@@ -13,7 +13,8 @@ use super::turns::{Turn, Turns};
 /// The writers of one connection.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Lane {
-    connection: Connection,
+    /// Of QUIC: it may move to another path.
+    connection: Option<Connection>,
     /// Of the path that was taken when last looked; none where the connection was not made with our settings.
     turns: Mutex<Option<Arc<Turns>>>,
     arrivals: AtomicU64,
@@ -29,7 +30,12 @@ pub(in crate::tunnel) struct Ticket {
 impl Lane {
     pub(in crate::tunnel) fn new(connection: Connection) -> Self {
         let turns = Mutex::new(turns_of(&connection));
-        Self { connection, turns, arrivals: AtomicU64::new(0) }
+        Self { connection: Some(connection), turns, arrivals: AtomicU64::new(0) }
+    }
+
+    /// Of a connection over TCP, whose wire says what it has sent.
+    pub(in crate::tunnel) const fn over_tcp(turns: Arc<Turns>) -> Self {
+        Self { connection: None, turns: Mutex::new(Some(turns)), arrivals: AtomicU64::new(0) }
     }
 
     /// A place for a message of this client.
@@ -37,7 +43,7 @@ impl Lane {
         Ticket { client, arrival: self.arrivals.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// So many bytes were handed to quinn by somebody who did not wait.
+    /// So many bytes were handed on by somebody who did not wait.
     pub(in crate::tunnel) fn written(&self, bytes: u64) {
         if let Some(turns) = self.turns() {
             turns.written(bytes);
@@ -72,9 +78,10 @@ impl Lane {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Nothing moves: the connection has another path by now, or else quinn has less to send than it seemed.
+    /// Nothing moves: the connection has another path by now, or else it has less to send than it seemed.
     fn look_again(&self, known: &Arc<Turns>) {
-        let found = turns_of(&self.connection);
+        let Some(connection) = &self.connection else { return known.nothing_moves() };
+        let found = turns_of(connection);
         if found.as_ref().is_some_and(|found| Arc::ptr_eq(found, known)) {
             known.nothing_moves();
         } else {

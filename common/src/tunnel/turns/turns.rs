@@ -1,4 +1,4 @@
-//! Gives turns: at once while quinn has little to send, else to whoever is next when it has.
+//! Gives turns: at once while there is little to send, else to whoever is next when there is.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use super::queue::{Queue, Rank, Waiting};
 /// A turn among several: so much, or a quarter of what there is room for if that is more.
 const TURN: u64 = 16 << 10;
 
-/// When nothing has moved for so long, waiting is of no use: quinn may have less to send than it seems, another path, or none.
+/// When nothing has moved for so long, waiting is of no use: there may be less to send than it seems, another path, or none.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Who sends through one connection, and how much waits in it.
@@ -26,7 +26,7 @@ pub(in crate::tunnel) struct Turns {
     is_waited: AtomicBool,
 }
 
-/// The right to hand so many bytes to quinn now; what is not used of it is given back on drop.
+/// The right to hand so many bytes on now; what is not used of it is given back on drop.
 #[derive(Debug)]
 pub(in crate::tunnel) struct Turn {
     /// Who gave it; none where there are no turns.
@@ -35,15 +35,25 @@ pub(in crate::tunnel) struct Turn {
 }
 
 impl Turns {
-    pub(super) fn new() -> Self {
-        Self { backlog: Backlog::new(), queue: Mutex::new(Queue::new()), is_waited: AtomicBool::new(false) }
+    /// Of a connection over QUIC.
+    pub(super) fn over_quic() -> Self {
+        Self::of(Backlog::of_quinn())
+    }
+
+    /// Of a connection over TCP.
+    pub(in crate::tunnel) fn over_tcp() -> Self {
+        Self::of(Backlog::of_h2())
+    }
+
+    fn of(backlog: Backlog) -> Self {
+        Self { backlog, queue: Mutex::new(Queue::new()), is_waited: AtomicBool::new(false) }
     }
 
     pub(super) const fn backlog(&self) -> &Backlog {
         &self.backlog
     }
 
-    /// So many bytes were handed to quinn by somebody who did not ask for a turn.
+    /// So many bytes were handed on by somebody who did not ask for a turn.
     pub(super) fn written(&self, bytes: u64) {
         self.backlog.written(bytes);
     }
@@ -63,7 +73,7 @@ impl Turns {
             let moves = self.backlog.moves();
             match timeout(PATIENCE, &mut called).await {
                 Ok(turn) => return turn.ok(),
-                Err(_) if self.backlog.moves() == moves => return None,
+                Err(_) if self.backlog.moves() == moves && !self.backlog.is_waiting() => return None,
                 Err(_) => {}
             }
         }
@@ -128,6 +138,20 @@ impl Turns {
         self.is_waited.store(!queue.is_empty(), Ordering::SeqCst);
     }
 
+    /// TLS took so many bytes of a connection over TCP, which carries so many a second of late.
+    pub(in crate::tunnel) fn taken(self: &Arc<Self>, bytes: u64, rate: Option<f64>) {
+        self.backlog.taken(bytes);
+        if let Some(rate) = rate {
+            self.backlog.set_rate(rate);
+        }
+        self.go_on();
+    }
+
+    /// Whether it waits itself for the socket.
+    pub(in crate::tunnel) fn waits(&self, waits: bool) {
+        self.backlog.waits(waits);
+    }
+
     /// quinn has nothing left to send.
     pub(super) fn ran_dry(&self) {
         self.backlog.empty();
@@ -158,7 +182,7 @@ impl Turn {
         self.bytes
     }
 
-    /// All of it was handed to quinn.
+    /// All of it was handed on.
     pub(in crate::tunnel) fn used(mut self) {
         self.turns = None;
     }
