@@ -26,7 +26,7 @@ use crate::tunnel::credit::Credit;
 use crate::tunnel::error::{ResetCode, TunnelError};
 use crate::tunnel::farewell::Farewell;
 use crate::tunnel::transport::TransportOptions;
-use crate::tunnel::turns::Lane;
+use crate::tunnel::turns::{Lane, Turns};
 
 /// Bytes of one stream that wait to be written: enough for a round trip of the session's task, and a bound on memory.
 const SEND_BUFFER: usize = 128 << 10;
@@ -50,6 +50,14 @@ const PINGS: u32 = 3;
 enum Driver {
     Relay(client::Connection<Wire, Bytes>),
     Agent(server::Connection<Wire, Bytes>, mpsc::Sender<Asked>),
+}
+
+/// What both ends' sessions know of their connection.
+struct Beneath {
+    remote: SocketAddr,
+    meter: Arc<Meter>,
+    /// Where writers wait for what the wire takes.
+    lane: Arc<Lane>,
 }
 
 /// One end of a session over TCP.
@@ -78,8 +86,7 @@ impl TcpSession {
         options: &TransportOptions,
         max_fields: usize,
     ) -> Result<Self, TunnelError> {
-        let remote = stream.get_ref().0.peer_addr()?;
-        let (wire, meter) = Wire::new(stream);
+        let (wire, beneath) = beneath(stream)?;
         let mut builder = client::Builder::new();
         builder
             .enable_push(false)
@@ -93,7 +100,7 @@ impl TcpSession {
             .max_local_error_reset_streams(None);
         let (sender, connection) = builder.handshake(wire).await.map_err(broken)?;
         let ping = options.idle_timeout / PINGS;
-        Ok(Self::new(Driver::Relay(connection), Some(sender), None, meter, remote, options, ping))
+        Ok(Self::new(Driver::Relay(connection), Some(sender), None, beneath, options, ping))
     }
 
     /// The agent's end: HTTP/2's server on a connection that was dialled. It resolves when the relay has begun to speak, which
@@ -103,8 +110,7 @@ impl TcpSession {
         options: &TransportOptions,
         max_fields: usize,
     ) -> Result<Self, TunnelError> {
-        let remote = stream.get_ref().0.peer_addr()?;
-        let (wire, meter) = Wire::new(stream);
+        let (wire, beneath) = beneath(stream)?;
         let connection = server::Builder::new()
             .enable_connect_protocol()
             .initial_window_size(window(options.stream_window.into()))
@@ -121,15 +127,14 @@ impl TcpSession {
             .map_err(broken)?;
         let (accept, accepted) = mpsc::channel(options.streams.max(1) as usize);
         let driver = Driver::Agent(connection, accept);
-        Ok(Self::new(driver, None, Some(accepted), meter, remote, options, options.keep_alive))
+        Ok(Self::new(driver, None, Some(accepted), beneath, options, options.keep_alive))
     }
 
     fn new(
         driver: Driver,
         sender: Option<SendRequest<Bytes>>,
         accepted: Option<mpsc::Receiver<Asked>>,
-        meter: Arc<Meter>,
-        remote: SocketAddr,
+        Beneath { remote, meter, lane }: Beneath,
         options: &TransportOptions,
         ping: Duration,
     ) -> Self {
@@ -140,8 +145,8 @@ impl TcpSession {
             fate: Arc::default(),
             closing: OnceLock::new(),
             closed: CancellationToken::new(),
-            lane: Arc::new(Lane::over_tcp(meter.turns().clone())),
             meter,
+            lane,
             remote,
             idle_timeout: options.idle_timeout,
             ping,
@@ -345,6 +350,13 @@ impl TcpSession {
     pub(in crate::tunnel) fn bytes(&self) -> (u64, u64) {
         (self.meter.sent(), self.meter.received())
     }
+}
+
+fn beneath(stream: TlsStream<TcpStream>) -> Result<(Wire, Beneath), TunnelError> {
+    let remote = stream.get_ref().0.peer_addr()?;
+    let turns = Arc::new(Turns::over_tcp());
+    let (wire, meter) = Wire::new(stream, turns.clone());
+    Ok((wire, Beneath { remote, meter, lane: Arc::new(Lane::over_tcp(turns)) }))
 }
 
 /// The control stream as an agent is asked for it.

@@ -51,20 +51,12 @@ pub(super) struct Meter {
     heard: AtomicU64,
     /// The round-trip time in microseconds, smoothed; 0 before the first.
     rtt: AtomicU64,
-    /// Who writes next.
-    turns: Arc<Turns>,
 }
 
 impl Meter {
     fn new() -> Self {
         let count = || AtomicU64::new(0);
-        let turns = Arc::new(Turns::over_tcp());
-        Self { born: Instant::now(), sent: count(), received: count(), heard: count(), rtt: count(), turns }
-    }
-
-    /// Those who write.
-    pub(super) const fn turns(&self) -> &Arc<Turns> {
-        &self.turns
+        Self { born: Instant::now(), sent: count(), received: count(), heard: count(), rtt: count() }
     }
 
     /// Bytes handed to TLS.
@@ -102,15 +94,17 @@ impl Meter {
 pub(super) struct Wire {
     stream: TlsStream<TcpStream>,
     meter: Arc<Meter>,
+    /// Who writes next; told what has left.
+    turns: Arc<Turns>,
     /// When the rate was last taken, and bytes since.
     began: Instant,
     since: u64,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TlsStream<TcpStream>) -> (Self, Arc<Meter>) {
+    pub(super) fn new(stream: TlsStream<TcpStream>, turns: Arc<Turns>) -> (Self, Arc<Meter>) {
         let meter = Arc::new(Meter::new());
-        (Self { stream, meter: meter.clone(), began: Instant::now(), since: 0 }, meter)
+        (Self { stream, meter: meter.clone(), turns, began: Instant::now(), since: 0 }, meter)
     }
 
     /// TLS took some of what there is to write, or takes nothing now.
@@ -125,10 +119,10 @@ impl Wire {
                 if rate.is_some() {
                     (self.began, self.since) = (Instant::now(), 0);
                 }
-                self.meter.turns.taken(bytes, rate);
+                self.turns.taken(bytes, rate);
             }
             Poll::Ready(Err(_)) => {}
-            Poll::Pending => self.meter.turns.waits(true),
+            Poll::Pending => self.turns.waits(true),
         }
         written
     }
@@ -169,7 +163,7 @@ impl AsyncWrite for Wire {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.meter.turns.waits(flushed.is_pending());
+        self.turns.waits(flushed.is_pending());
         flushed
     }
 
