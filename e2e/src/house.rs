@@ -56,6 +56,8 @@ pub struct Plan {
     digits: bool,
     folder: Option<PathBuf>,
     stand_ins: Vec<(String, Delays)>,
+    /// How many requests a stand-in takes at a time.
+    max_batch: usize,
     link: bool,
     udp_blocked: bool,
     at_front: bool,
@@ -76,6 +78,7 @@ impl Plan {
             digits: false,
             folder: None,
             stand_ins: Vec::new(),
+            max_batch: 8,
             link: false,
             udp_blocked: false,
             at_front: false,
@@ -102,6 +105,13 @@ impl Plan {
     #[must_use]
     pub fn stand_in(mut self, model: &str, delays: Delays) -> Self {
         self.stand_ins.push((model.to_owned(), delays));
+        self
+    }
+
+    /// With stand-ins that take one request at a time, so that who comes second waits.
+    #[must_use]
+    pub fn one_at_a_time(mut self) -> Self {
+        self.max_batch = 1;
         self
     }
 
@@ -229,7 +239,10 @@ impl House {
         config.serving.models = match plan.folder {
             Some(folder) => Some(folder),
             None if plan.stand_ins.is_empty() => None,
-            None => Some(write_stand_ins(&self.folder.path().join("models").join(&plan.name), &plan.stand_ins)?),
+            None => {
+                let folder = self.folder.path().join("models").join(&plan.name);
+                Some(write_stand_ins(&folder, &plan.stand_ins, plan.max_batch)?)
+            }
         };
         let tunnel = self.relay.addresses().tunnel;
         let link = if plan.link { Some(Link::open(tunnel, &self.scope).await?) } else { None };
@@ -404,13 +417,13 @@ impl House {
     }
 }
 
-fn write_stand_ins(folder: &Path, models: &[(String, Delays)]) -> Result<PathBuf> {
+fn write_stand_ins(folder: &Path, models: &[(String, Delays)], max_batch: usize) -> Result<PathBuf> {
     for (name, delays) in models {
         let mut text = "architecture = \"stand_in\"\n[stand_in]\n".to_owned();
         for (key, time) in [("decode", delays.decode), ("prepare", delays.prepare), ("forward", delays.forward)] {
             writeln!(text, "{key} = \"{}\"", format_duration(time))?;
         }
-        text.push_str("[batching]\nmax_batch = 8\ninstances = 1\n");
+        writeln!(text, "[batching]\nmax_batch = {max_batch}\ninstances = 1")?;
         std::fs::create_dir_all(folder.join(name))?;
         std::fs::write(folder.join(name).join("model.toml"), text)?;
     }

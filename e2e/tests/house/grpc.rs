@@ -177,7 +177,7 @@ async fn a_stream_answers_in_order(plan: Plan) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_leaves_cancels_its_call() -> Result<()> {
-    let slow = Delays { forward: Duration::from_secs(2), ..Delays::default() };
+    let slow = Delays { forward: Duration::from_secs(5), ..Delays::default() };
     let house = House::builder().agent(Plan::new("box").stand_in("slow", slow)).open().await?;
     let mut first = at(&house).await?;
     let running = tokio::spawn(async move { first.model_infer(number("slow", "")).await });

@@ -20,7 +20,7 @@ async fn house() -> Result<House> {
     let decode = Delays { decode: PLANTED, ..Delays::default() };
     let prepare = Delays { prepare: PLANTED, ..Delays::default() };
     let forward = Delays { forward: PLANTED, ..Delays::default() };
-    let plan = Plan::new("box").link().stand_in("plain", Delays::default());
+    let plan = Plan::new("box").link().one_at_a_time().stand_in("plain", Delays::default());
     let plan = plan.stand_in("decode", decode).stand_in("prepare", prepare).stand_in("forward", forward);
     House::builder().agent(plan).alone().open().await
 }
