@@ -352,6 +352,7 @@ impl TcpSession {
     }
 }
 
+/// A connection for HTTP/2, and what the session keeps of it.
 fn beneath(stream: TlsStream<TcpStream>) -> Result<(Wire, Beneath), TunnelError> {
     let remote = stream.get_ref().0.peer_addr()?;
     let turns = Arc::new(Turns::over_tcp());
