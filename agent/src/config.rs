@@ -250,6 +250,9 @@ pub struct TunnelConfig {
     pub streams: u32,
     /// Hand the kernel several packets at a time. Switch it off where a virtual network card loses them.
     pub segmentation_offload: bool,
+    /// Where a path loses packets at random, parity goes with what is sent there, by which the other end repairs a loss without waiting
+    /// for it to be sent again: 3 to 10 % more on such paths, nothing on others. Both ends must want it.
+    pub parity: bool,
     /// What decides how much may be under way: `adaptive`, our own, which random loss does not slow down; `cubic` or `new-reno`.
     pub congestion: CongestionControl,
 }
@@ -366,6 +369,7 @@ impl Default for TunnelConfig {
             keep_alive: Duration::from_secs(1),
             streams: 1024,
             segmentation_offload: true,
+            parity: true,
             congestion: CongestionControl::default(),
         }
     }
@@ -444,7 +448,7 @@ mod tests {
         let prefix = upstream.prefix.clone();
         assert_eq!(*upstream, UpstreamConfig { host, health, send_host, prefix, ..bare }, "the rest are the defaults");
         let keys = all.lines().filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains('#'))).count();
-        assert_eq!(keys, 46, "a key was added here or there only");
+        assert_eq!(keys, 47, "a key was added here or there only");
     }
 
     #[test]
@@ -452,7 +456,7 @@ mod tests {
         let (ours, theirs) = (TunnelConfig::default(), TransportOptions::default());
         assert_eq!((ours.idle_timeout, ours.keep_alive), (theirs.idle_timeout, theirs.keep_alive));
         assert_eq!((ours.streams, ours.segmentation_offload), (theirs.streams, theirs.segmentation_offload));
-        assert_eq!((ours.udp_buffer, ours.congestion), (UDP_BUFFER, theirs.congestion));
+        assert_eq!((ours.udp_buffer, ours.parity, ours.congestion), (UDP_BUFFER, theirs.parity, theirs.congestion));
     }
 
     #[test]

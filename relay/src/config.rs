@@ -175,6 +175,9 @@ pub struct TunnelConfig {
     pub udp_buffer: usize,
     /// Hand the kernel several packets at a time; some virtual network cards lose them.
     pub segmentation_offload: bool,
+    /// Where a path loses packets at random, parity goes with what is sent there, by which the other end repairs a loss without waiting
+    /// for it to be sent again: 3 to 10 % more on such paths, nothing on others. Both ends must want it.
+    pub parity: bool,
     /// What decides how much may be under way: `adaptive`, our own, which random loss does not slow down; `cubic` or `new-reno`.
     pub congestion: CongestionControl,
 }
@@ -194,6 +197,7 @@ impl Default for TunnelConfig {
             send_window: transport.send_window,
             udp_buffer: UDP_BUFFER,
             segmentation_offload: transport.segmentation_offload,
+            parity: transport.parity,
             congestion: transport.congestion,
         }
     }
@@ -208,6 +212,7 @@ impl TunnelConfig {
             streams: self.session_window.checked_div(self.stream_window).unwrap_or(0),
             send_window: self.send_window,
             segmentation_offload: self.segmentation_offload,
+            parity: self.parity,
             congestion: self.congestion,
             ..TransportOptions::default()
         }

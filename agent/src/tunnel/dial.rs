@@ -70,6 +70,7 @@ impl Dialer {
             keep_alive: config.keep_alive,
             streams: config.streams,
             segmentation_offload: config.segmentation_offload,
+            parity: config.parity,
             congestion: config.congestion,
             ..TransportOptions::default()
         };

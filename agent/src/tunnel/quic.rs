@@ -120,7 +120,7 @@ impl QuicWay {
                 Some((address, done)) = handshakes.next() => match done {
                     Ok(connection) => {
                         self.last = Some(address);
-                        return Ok(Session::new(connection, SessionLimits::default()));
+                        return Ok(Session::new(connection, SessionLimits::of(&self.options)));
                     }
                     Err(error) => {
                         let failure = match Failure::of(&error, name) {

@@ -2,7 +2,7 @@
 //!
 //! To HTTP/3 the relay is the client and the agent the server, whoever dialled.
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use quinn::{Connection, RecvStream, SendStream};
@@ -11,7 +11,9 @@ use super::congestion;
 use super::error::{ResetCode, TunnelError};
 use super::farewell::Farewell;
 use super::frame::{self, kind};
+use super::parity::Parity;
 use super::pulse::{Beat, Counters, Pulse};
+use super::session::SessionLimits;
 use super::throttle::{Pressure, Throttle};
 use super::turns::Lane;
 use super::urgency::Urgency;
@@ -27,6 +29,9 @@ const SETTING_MAX_FIELD_SECTION_SIZE: u64 = 0x6;
 /// The setting that says that an extended CONNECT is understood (RFC 9220).
 const SETTING_ENABLE_CONNECT_PROTOCOL: u64 = 0x8;
 
+/// Ours: that parity is of use to this end.
+const SETTING_PARITY: u64 = 0x41f;
+
 /// The longest frame that a control stream may carry: a handful of settings.
 const MAX_CONTROL_FRAME: u64 = 4 << 10;
 
@@ -40,9 +45,9 @@ pub(super) struct Control<'a> {
     pub(super) farewell: &'a Farewell,
     pub(super) usage: &'a Usage,
     pub(super) lane: &'a Lane,
+    pub(super) parity: &'a Parity,
     pub(super) throttle: &'a Throttle,
-    /// The size of a field section that this end reads.
-    pub(super) max_fields: usize,
+    pub(super) limits: &'a SessionLimits,
 }
 
 impl Control<'_> {
@@ -59,6 +64,7 @@ impl Control<'_> {
                 }
                 error
             }
+            error = self.parity.run(self.connection) => error,
             error = self.connection.closed() => error.into(),
         }
     }
@@ -77,9 +83,13 @@ impl Control<'_> {
             frame::put_varint(STREAM_CONTROL, &mut out);
             let mut settings = BytesMut::new();
             frame::put_varint(SETTING_MAX_FIELD_SECTION_SIZE, &mut settings);
-            frame::put_varint(self.max_fields as u64, &mut settings);
+            frame::put_varint(self.limits.max_fields as u64, &mut settings);
             frame::put_varint(SETTING_ENABLE_CONNECT_PROTOCOL, &mut settings);
             frame::put_varint(1, &mut settings);
+            if self.limits.parity {
+                frame::put_varint(SETTING_PARITY, &mut settings);
+                frame::put_varint(1, &mut settings);
+            }
             frame::put_header(kind::SETTINGS, settings.len() as u64, &mut out);
             out.extend_from_slice(&settings);
             stream.write_all(&out).await?;
@@ -135,6 +145,9 @@ impl Control<'_> {
                         }
                     }
                 }
+                if self.limits.parity {
+                    self.parity.set_path(congestion::noise(self.connection), self.connection.rtt());
+                }
                 if pressure.passed(pause, self.lane.was_pressed(), congestion::policed(self.connection)) {
                     self.throttle.say();
                     if let Err(error) = stream.write_all(&limited).await {
@@ -189,9 +202,14 @@ impl Control<'_> {
                 if buffer.len() < whole {
                     break;
                 }
-                buffer.advance(whole);
+                let content = buffer.split_to(whole).split_off(header);
                 match (found, settings_seen) {
-                    (kind::SETTINGS, false) => settings_seen = true,
+                    (kind::SETTINGS, false) => {
+                        settings_seen = true;
+                        if setting(&content, SETTING_PARITY).is_some_and(|value| value != 0) {
+                            self.parity.understood();
+                        }
+                    }
                     (_, false) => {
                         return TunnelError::protocol(ResetCode::MISSING_SETTINGS, "a control stream without settings");
                     }
@@ -211,6 +229,18 @@ impl Control<'_> {
                 Err(error) => return error.into(),
             }
         }
+    }
+}
+
+/// The value of a setting, if it is there.
+fn setting(mut settings: &[u8], wanted: u64) -> Option<u64> {
+    loop {
+        let (id, first) = frame::get_varint(settings)?;
+        let (value, second) = frame::get_varint(&settings[first..])?;
+        if id == wanted {
+            return Some(value);
+        }
+        settings = &settings[first + second..];
     }
 }
 

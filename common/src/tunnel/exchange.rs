@@ -20,6 +20,7 @@ use super::error::{ResetCode, TunnelError};
 use super::fields;
 use super::frame;
 use super::opening::Opening;
+use super::parity::Parity;
 use super::stream::{Incoming, Outgoing};
 use super::tcp;
 use super::turns::Lane;
@@ -74,12 +75,13 @@ impl Caller {
     pub(super) fn over_quic(
         (send, receive): (quinn::SendStream, quinn::RecvStream),
         lane: &Arc<Lane>,
+        parity: &Arc<Parity>,
         max_fields: usize,
         credit: Credit,
     ) -> Self {
         Self(Asking::Quic {
-            outgoing: Outgoing::new(send, lane, ResetCode::REQUEST_CANCELLED),
-            incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::REQUEST_CANCELLED, Some(credit))),
+            outgoing: Outgoing::new(send, lane, parity, ResetCode::REQUEST_CANCELLED),
+            incoming: Box::new(Incoming::new(receive, parity, max_fields, ResetCode::REQUEST_CANCELLED, Some(credit))),
         })
     }
 
@@ -187,12 +189,13 @@ impl Callee {
     pub(super) fn over_quic(
         (send, receive): (quinn::SendStream, quinn::RecvStream),
         lane: &Arc<Lane>,
+        parity: &Arc<Parity>,
         max_fields: usize,
     ) -> Self {
         Self(Asked::Quic {
             // Whoever drops it unanswered did not work on it.
-            outgoing: Outgoing::new(send, lane, ResetCode::REQUEST_REJECTED),
-            incoming: Box::new(Incoming::new(receive, max_fields, ResetCode::NO_ERROR, None)),
+            outgoing: Outgoing::new(send, lane, parity, ResetCode::REQUEST_REJECTED),
+            incoming: Box::new(Incoming::new(receive, parity, max_fields, ResetCode::NO_ERROR, None)),
         })
     }
 

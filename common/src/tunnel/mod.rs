@@ -20,6 +20,7 @@ mod frame;
 mod huffman;
 mod literal;
 mod opening;
+mod parity;
 mod pulse;
 mod received;
 mod session;

@@ -18,6 +18,7 @@ use super::credit::Room;
 use super::error::{ResetCode, TunnelError};
 use super::exchange::{Callee, Caller};
 use super::farewell::Farewell;
+use super::parity::Parity;
 use super::tcp::TcpSession;
 use super::throttle::{Direction, Throttle};
 use super::transport::{Role, TransportOptions};
@@ -31,11 +32,20 @@ pub struct SessionLimits {
     pub max_fields: usize,
     /// Requests that this end opens at a time: as many as its window has room for.
     pub streams: u32,
+    /// Whether losses are repaired by parity, where a path loses packets at random.
+    pub parity: bool,
+}
+
+impl SessionLimits {
+    /// Those of a session with these settings.
+    pub const fn of(options: &TransportOptions) -> Self {
+        Self { max_fields: 64 << 10, streams: options.streams, parity: options.parity }
+    }
 }
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self { max_fields: 64 << 10, streams: TransportOptions::default().streams }
+        Self::of(&TransportOptions::default())
     }
 }
 
@@ -85,7 +95,7 @@ struct Shared {
 
 #[derive(Debug)]
 enum Wire {
-    Quic(Connection, Arc<Lane>),
+    Quic(Connection, Arc<Lane>, Arc<Parity>),
     Tcp(Box<TcpSession>),
 }
 
@@ -93,7 +103,8 @@ impl Session {
     /// A session over a connection whose handshake is complete. Nothing happens until [`Session::run`] is polled.
     pub fn new(connection: Connection, limits: SessionLimits) -> Self {
         let lane = Arc::new(Lane::new(connection.clone()));
-        Self::over(Wire::Quic(connection, lane), limits)
+        let parity = Arc::new(Parity::new(lane.clone()));
+        Self::over(Wire::Quic(connection, lane, parity), limits)
     }
 
     /// A session over TLS on TCP, whose handshake is complete too. Nothing at all happens unless [`Session::run`] is polled: no
@@ -129,9 +140,8 @@ impl Session {
     pub async fn run(&self) -> TunnelError {
         let Shared { wire, limits, farewell, usage, throttle, .. } = &*self.shared;
         match wire {
-            Wire::Quic(connection, lane) => {
-                let max_fields = limits.max_fields;
-                Control { connection, farewell, usage, lane, throttle, max_fields }.run().await
+            Wire::Quic(connection, lane, parity) => {
+                Control { connection, farewell, usage, lane, parity, throttle, limits }.run().await
             }
             Wire::Tcp(session) => session.run(farewell).await,
         }
@@ -145,10 +155,10 @@ impl Session {
         }
         let credit = self.shared.room.take().ok_or(TunnelError::NoCredit)?;
         match &self.shared.wire {
-            Wire::Quic(connection, lane) => match connection.open_bi().now_or_never() {
+            Wire::Quic(connection, lane, parity) => match connection.open_bi().now_or_never() {
                 Some(stream) => {
                     self.shared.usage.count();
-                    Ok(Caller::over_quic(stream?, lane, self.shared.limits.max_fields, credit))
+                    Ok(Caller::over_quic(stream?, lane, parity, self.shared.limits.max_fields, credit))
                 }
                 None => Err(TunnelError::NoCredit),
             },
@@ -159,10 +169,10 @@ impl Session {
     /// The next request stream; an error at the session's end.
     pub async fn accept(&self) -> Result<Callee, TunnelError> {
         match &self.shared.wire {
-            Wire::Quic(connection, lane) => {
+            Wire::Quic(connection, lane, parity) => {
                 let stream = connection.accept_bi().await?;
                 self.shared.usage.count();
-                Ok(Callee::over_quic(stream, lane, self.shared.limits.max_fields))
+                Ok(Callee::over_quic(stream, lane, parity, self.shared.limits.max_fields))
             }
             Wire::Tcp(session) => Ok(Callee::over_tcp(session.accept().await?)),
         }
@@ -187,7 +197,7 @@ impl Session {
     /// Bytes sent and received so far, with all that the transport adds.
     pub fn bytes(&self) -> (u64, u64) {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => {
+            Wire::Quic(connection, ..) => {
                 let stats = connection.stats();
                 (stats.udp_tx.bytes, stats.udp_rx.bytes)
             }
@@ -198,7 +208,7 @@ impl Session {
     /// Ends the session at once, with what is in flight.
     pub fn close(&self, code: ResetCode, reason: &str) {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => connection.close(code.to_wire(), reason.as_bytes()),
+            Wire::Quic(connection, ..) => connection.close(code.to_wire(), reason.as_bytes()),
             Wire::Tcp(session) => session.close(code, reason),
         }
     }
@@ -206,7 +216,7 @@ impl Session {
     /// Resolves when the session is over, with why it is.
     pub async fn closed(&self) -> TunnelError {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => connection.closed().await.into(),
+            Wire::Quic(connection, ..) => connection.closed().await.into(),
             Wire::Tcp(session) => session.closed().await,
         }
     }
@@ -214,7 +224,7 @@ impl Session {
     /// Whether the session is over.
     pub fn is_closed(&self) -> bool {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => connection.close_reason().is_some(),
+            Wire::Quic(connection, ..) => connection.close_reason().is_some(),
             Wire::Tcp(session) => session.is_closed(),
         }
     }
@@ -222,7 +232,7 @@ impl Session {
     /// Where the peer is, as far as this end can see.
     pub fn remote_address(&self) -> SocketAddr {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => connection.remote_address(),
+            Wire::Quic(connection, ..) => connection.remote_address(),
             Wire::Tcp(session) => session.remote_address(),
         }
     }
@@ -230,7 +240,7 @@ impl Session {
     /// The path's round-trip time, smoothed; over TCP zero until the first ping has come back.
     pub fn rtt(&self) -> Duration {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => connection.rtt(),
+            Wire::Quic(connection, ..) => connection.rtt(),
             Wire::Tcp(session) => session.rtt(),
         }
     }
@@ -238,7 +248,7 @@ impl Session {
     /// What has been sent and received, to see whether there is any: datagrams over QUIC, bytes over TCP.
     pub fn passed(&self) -> (u64, u64) {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => {
+            Wire::Quic(connection, ..) => {
                 let stats = connection.stats();
                 (stats.udp_tx.datagrams, stats.udp_rx.datagrams)
             }
@@ -250,7 +260,7 @@ impl Session {
     /// round-trip time and the bytes; all else is zero.
     pub fn stats(&self) -> quinn::ConnectionStats {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => connection.stats(),
+            Wire::Quic(connection, ..) => connection.stats(),
             Wire::Tcp(session) => {
                 let mut stats = quinn::ConnectionStats::default();
                 stats.path.rtt = session.rtt();
@@ -265,10 +275,18 @@ impl Session {
         congestion::report(self.connection()?)
     }
 
+    /// Bytes of parity that were sent, and bytes that were lost and repaired here by the peer's; over TCP none.
+    pub fn parity(&self) -> (u64, u64) {
+        match &self.shared.wire {
+            Wire::Quic(_, _, parity) => parity.counts(),
+            Wire::Tcp(_) => (0, 0),
+        }
+    }
+
     /// The connection beneath, where it is QUIC's.
     pub fn connection(&self) -> Option<&Connection> {
         match &self.shared.wire {
-            Wire::Quic(connection, _) => Some(connection),
+            Wire::Quic(connection, ..) => Some(connection),
             Wire::Tcp(_) => None,
         }
     }

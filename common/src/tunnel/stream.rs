@@ -15,6 +15,7 @@ use quinn::{RecvStream, SendStream};
 use super::credit::Credit;
 use super::error::{ResetCode, TunnelError};
 use super::frame::{FrameReader, Piece};
+use super::parity::{Cover, Parity, Watch};
 use super::turns::{Lane, Message, Part};
 
 /// The sending half: reset on drop unless finished.
@@ -23,11 +24,14 @@ pub(super) struct Outgoing {
     /// With what the peer is told if this is dropped now; `None` once it is finished or reset.
     stream: Option<(SendStream, ResetCode)>,
     message: Message,
+    /// Where losses of what is sent here are to be repaired.
+    cover: Option<Box<Cover>>,
 }
 
 impl Outgoing {
-    pub(super) fn new(stream: SendStream, lane: &Arc<Lane>, on_drop: ResetCode) -> Self {
-        Self { stream: Some((stream, on_drop)), message: Message::new(lane) }
+    pub(super) fn new(stream: SendStream, lane: &Arc<Lane>, parity: &Arc<Parity>, on_drop: ResetCode) -> Self {
+        let (message, cover) = (Message::new(lane), parity.cover(stream.id()).map(Box::new));
+        Self { stream: Some((stream, on_drop)), message, cover }
     }
 
     /// It belongs to a request with this head; before anything is written.
@@ -37,7 +41,7 @@ impl Outgoing {
 
     /// Writes all chunks, waiting for turns and for flow control as needed.
     pub(super) async fn write(&mut self, chunks: &mut [Bytes]) -> Result<(), TunnelError> {
-        let Self { stream, message } = self;
+        let Self { stream, message, cover } = self;
         let (stream, _) = stream.as_mut().ok_or(quinn::WriteError::ClosedStream)?;
         loop {
             let left = chunks.iter().map(Bytes::len).sum::<usize>() as u64;
@@ -51,6 +55,9 @@ impl Outgoing {
             if let Some(priority) = message.sending(bytes) {
                 // It fails only when the stream was stopped, as the write will.
                 let _ = stream.set_priority(priority);
+            }
+            for bytes in &*piece {
+                cover.take_if(|cover| !cover.add(bytes));
             }
             let mut writing = pin!(stream.write_all_chunks(piece));
             if let Some(written) = writing.as_mut().now_or_never() {
@@ -69,6 +76,9 @@ impl Outgoing {
     pub(super) fn finish(&mut self) {
         // quinn's own drop finishes a stream, for one lock instead of two.
         self.stream = None;
+        if let Some(cover) = self.cover.take() {
+            cover.finish();
+        }
     }
 
     /// What the peer is told from now on if this is dropped before it is finished.
@@ -128,13 +138,22 @@ pub(super) struct Incoming {
     frames: FrameReader,
     ended: bool,
     on_drop: ResetCode,
+    /// Where the peer sends parity.
+    watch: Option<Box<Watch>>,
     /// The relay's: one more stream may be opened when this is over.
     _credit: Option<Credit>,
 }
 
 impl Incoming {
-    pub(super) fn new(stream: RecvStream, max_fields: usize, on_drop: ResetCode, credit: Option<Credit>) -> Self {
-        Self { stream, frames: FrameReader::new(max_fields), ended: false, on_drop, _credit: credit }
+    pub(super) fn new(
+        stream: RecvStream,
+        parity: &Arc<Parity>,
+        max_fields: usize,
+        on_drop: ResetCode,
+        credit: Option<Credit>,
+    ) -> Self {
+        let (frames, watch) = (FrameReader::new(max_fields), parity.watch(stream.id()).map(Box::new));
+        Self { stream, frames, ended: false, on_drop, watch, _credit: credit }
     }
 
     /// The next piece; `None` at a stream's proper end.
@@ -166,13 +185,40 @@ impl Incoming {
 
     /// Feeds in what has been received; 0 at the stream's end.
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, TunnelError>> {
-        if self.frames.keeps_packets() {
+        if !self.is_scattered() {
+            let read = self.poll_in_order(context);
+            if read.is_ready() || !self.watch.as_mut().is_some_and(|watch| watch.begins_to_scatter(context)) {
+                return read;
+            }
+        }
+        let Self { stream, frames, watch: Some(watch), .. } = self else { return Poll::Pending };
+        let next = |context: &mut Context<'_>| pin!(stream.read_chunk(usize::MAX, false)).poll(context);
+        let bytes = ready!(watch.poll_next(context, next))?.unwrap_or_default();
+        frames.block().extend_from_slice(&bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_in_order(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, TunnelError>> {
+        let Self { stream, frames, watch, .. } = self;
+        if frames.keeps_packets() {
             // Nothing is lost when the future is dropped: it takes packets only when it is ready.
-            let read = ready!(pin!(self.stream.read_chunks(self.frames.packets())).poll(context))?;
+            let packets = frames.packets();
+            let read = ready!(pin!(stream.read_chunks(packets)).poll(context))?;
+            for packet in &*packets {
+                watch.take_if(|watch| !watch.passed(packet));
+            }
             return Poll::Ready(Ok(read.unwrap_or(0)));
         }
-        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), context, self.frames.block()));
-        Poll::Ready(read.map_err(read_error))
+        let block = frames.block();
+        let before = block.len();
+        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(stream), context, block)).map_err(read_error)?;
+        watch.take_if(|watch| !watch.passed(&block[before..]));
+        Poll::Ready(Ok(read))
+    }
+
+    /// Whether bytes come in any order.
+    fn is_scattered(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_scattered())
     }
 
     /// The section that every message begins with.
@@ -208,6 +254,9 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         if !self.ended {
             let _ = self.stream.stop(self.on_drop.to_wire());
+        } else if self.is_scattered() {
+            // What was repaired is still on its way.
+            let _ = self.stream.stop(ResetCode::NO_ERROR.to_wire());
         }
     }
 }

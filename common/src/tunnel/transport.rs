@@ -47,6 +47,8 @@ pub struct TransportOptions {
     pub initial_rtt: Duration,
     /// Hand the kernel several packets at a time; some virtual network cards lose them.
     pub segmentation_offload: bool,
+    /// Repair losses by parity, where a path loses packets at random and both ends want it.
+    pub parity: bool,
     /// What decides how much may be under way.
     pub congestion: CongestionControl,
 }
@@ -61,6 +63,7 @@ impl Default for TransportOptions {
             send_window: 16 << 20,
             initial_rtt: Duration::from_millis(100),
             segmentation_offload: true,
+            parity: true,
             congestion: CongestionControl::default(),
         }
     }
@@ -76,6 +79,9 @@ impl TransportOptions {
         (u64::from(self.streams) + BESIDE) * u64::from(self.stream_window)
     }
 }
+
+/// Bytes of datagrams that wait to be read.
+const DATAGRAMS: usize = 256 << 10;
 
 /// QUIC's settings for one end of a path, of which `memory` may know something from before.
 pub fn transport(role: Role, options: &TransportOptions, memory: &PathMemory) -> TransportConfig {
@@ -95,8 +101,8 @@ pub fn transport(role: Role, options: &TransportOptions, memory: &PathMemory) ->
         .initial_rtt(known.map_or(options.initial_rtt, |known| known.floor.max(LEAST_INITIAL_RTT)))
         .congestion_controller_factory(options.congestion.factory(memory.clone()))
         .enable_segmentation_offload(options.segmentation_offload)
-        // Unused, so no room for them.
-        .datagram_receive_buffer_size(None);
+        // Parity, which is read at once.
+        .datagram_receive_buffer_size(Some(DATAGRAMS));
     config
 }
 

@@ -8,6 +8,7 @@ mod ends;
 mod exchanges;
 mod foreign;
 mod pair;
+mod parity;
 mod restart;
 mod silence;
 mod turns;

@@ -22,6 +22,8 @@ pub struct Terms {
     pub rate: Option<f64>,
     /// Bytes a second, of which the rest is lost.
     pub limit: Option<f64>,
+    /// Of so many datagrams one is lost, whichever.
+    pub loses: Option<u32>,
 }
 
 /// Bytes that a policer lets through at once.
@@ -37,6 +39,16 @@ pub struct Wire {
     agent: OnceLock<SocketAddr>,
     terms: Terms,
     is_cut: AtomicBool,
+}
+
+/// Which are lost: always the same ones.
+struct Losses(u32);
+
+impl Losses {
+    fn one_of(&mut self, many: u32) -> bool {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.0 >> 8 < (1 << 24) / many
+    }
 }
 
 /// When it arrives, from whom it came, and what it is.
@@ -74,6 +86,7 @@ impl Wire {
     async fn carry(self: Arc<Self>, from: Arc<UdpSocket>, way: mpsc::Sender<Datagram>) {
         let (mut datagram, mut free) = (vec![0; 1 << 16], Instant::now());
         let (mut tokens, mut filled) = (BURST, Instant::now());
+        let mut losses = Losses(1);
         loop {
             // A socket may say that what it sent before was refused; nobody is to be told.
             let Ok((length, sender)) = from.recv_from(&mut datagram).await else { continue };
@@ -84,6 +97,9 @@ impl Wire {
                     continue;
                 }
                 tokens -= length as f64;
+            }
+            if self.terms.loses.is_some_and(|of| losses.one_of(of)) {
+                continue;
             }
             if let Some(rate) = self.terms.rate {
                 free = free.max(Instant::now()) + Duration::from_secs_f64(length as f64 / rate);
@@ -113,6 +129,11 @@ impl Wire {
 
 impl Wired {
     pub async fn new(terms: Terms) -> Self {
+        Self::within(terms, SessionLimits::default()).await
+    }
+
+    /// With sessions within these limits.
+    pub async fn within(terms: Terms, limits: SessionLimits) -> Self {
         let (identity, options) = (Identity::new(), TransportOptions::default());
         let relay = listen(&identity, SocketAddr::from(([127, 0, 0, 1], 0)), &[7; 64], &options);
         let wire = Wire::to(relay.local_addr().unwrap(), terms).await;
@@ -120,7 +141,7 @@ impl Wired {
             async { relay.accept().await.unwrap().await.unwrap() },
             dial(&identity, wire.address, &options)
         );
-        let [asks, answers] = [accepted, dialled].map(|connection| Session::new(connection, SessionLimits::default()));
+        let [asks, answers] = [accepted, dialled].map(|connection| Session::new(connection, limits));
         for session in [asks.clone(), answers.clone()] {
             tokio::spawn(async move { session.run().await });
         }

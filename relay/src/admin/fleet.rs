@@ -107,7 +107,7 @@ pub(super) fn write_metrics(fleet: &Snapshot, now: Instant, out: &mut String) {
     }
 }
 
-const COLUMNS: [(&str, &str, &str); 22] = [
+const COLUMNS: [(&str, &str, &str); 24] = [
     ("in_flight", "gauge", "Requests that the agent has of this relay."),
     ("reported_in_flight", "gauge", "Requests that the agent says it has."),
     ("reported_queued", "gauge", "Of these, those that wait for a device."),
@@ -125,6 +125,8 @@ const COLUMNS: [(&str, &str, &str); 22] = [
     ("path_noise_ratio", "gauge", "Losses for each packet that are not its doing, as it knows."),
     ("path_queue_reductions_total", "counter", "Times that it sent less because of a queue."),
     ("path_loss_reductions_total", "counter", "Times that it sent less because of losses of its doing."),
+    ("parity_sent_bytes_total", "counter", "Parity sent beside what is sent to it."),
+    ("parity_repaired_bytes_total", "counter", "Bytes that it sent, that were lost, and that its parity gave back."),
     ("mtu_bytes", "gauge", "The path's packet size."),
     ("lost_packets_total", "counter", "Packets declared lost."),
     ("congestion_events_total", "counter", "Times that the window was cut."),
@@ -141,6 +143,7 @@ fn values(agent: &Agent, now: Instant) -> [f64; COLUMNS.len()] {
     let (latency, ejected) = agent.standing(now);
     let (path, frames) = (&stats.path, &stats.frame_tx);
     let ours = agent.session.path();
+    let (parity, repaired) = agent.session.parity();
     [
         agent.in_flight().into(),
         load.in_flight.into(),
@@ -155,6 +158,8 @@ fn values(agent: &Agent, now: Instant) -> [f64; COLUMNS.len()] {
         ours.map_or(0.0, |ours| ours.noise),
         ours.map_or(0.0, |ours| ours.reductions[0] as f64),
         ours.map_or(0.0, |ours| ours.reductions[1] as f64),
+        parity as f64,
+        repaired as f64,
         path.current_mtu.into(),
         path.lost_packets as f64,
         path.congestion_events as f64,

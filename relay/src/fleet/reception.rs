@@ -91,7 +91,7 @@ impl Reception {
     }
 
     fn limits(&self) -> SessionLimits {
-        SessionLimits { streams: self.config.transport().streams, ..SessionLimits::default() }
+        SessionLimits::of(&self.config.transport())
     }
 
     /// TLS's handshake on TCP, awaited to its end, and who has come.

@@ -158,6 +158,11 @@ pub(crate) fn policed(connection: &quinn::Connection) -> u64 {
     ours(connection).map_or(0, |ours| ours.adaptive.policed())
 }
 
+/// Losses for each packet that are not our doing; 0 where it is not our control, to which all losses are.
+pub(crate) fn noise(connection: &quinn::Connection) -> f64 {
+    report(connection).map_or(0.0, |report| report.noise)
+}
+
 /// When the newest packet was sent that is known to have arrived; none before the first, or where it is not our control.
 pub(crate) fn newest(connection: &quinn::Connection) -> Option<Instant> {
     ours(connection)?.adaptive.newest()

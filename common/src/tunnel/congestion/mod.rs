@@ -22,4 +22,4 @@ mod start;
 mod tests;
 
 pub use control::{CongestionControl, KnownPath, Mode, PathMemory, PathReport, UnknownControl};
-pub(crate) use control::{let_pass, newest, policed, report};
+pub(crate) use control::{let_pass, newest, noise, policed, report};

@@ -33,6 +33,8 @@ pub(super) struct Backlog {
     /// Which part of what is written comes on top of it.
     added: u64,
     unsent: AtomicI64,
+    /// All that was sent so far.
+    sent: AtomicU64,
     /// What may be unsent.
     room: AtomicU64,
     /// How often something was sent or arrived.
@@ -57,6 +59,7 @@ impl Backlog {
         Self {
             added,
             unsent: AtomicI64::new(0),
+            sent: AtomicU64::new(0),
             room: AtomicU64::new(LEAST),
             moves: AtomicU64::new(0),
             dried: AtomicBool::new(true),
@@ -86,6 +89,16 @@ impl Backlog {
         self.room.load(Ordering::Relaxed)
     }
 
+    /// What will have been sent when all that was written so far has been.
+    pub(super) fn mark(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed) + self.unsent.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// Whether so much was sent, or nothing is left to be.
+    pub(super) fn has_sent(&self, mark: u64) -> bool {
+        self.sent.load(Ordering::Relaxed) >= mark || self.unsent.load(Ordering::Relaxed) <= 0
+    }
+
     /// Goes up whenever something is sent, or quinn hears of its arrival.
     pub(super) fn moves(&self) -> u64 {
         self.moves.load(Ordering::Relaxed)
@@ -107,6 +120,12 @@ impl Backlog {
         let moved = self.asked.swap(moves, Ordering::Relaxed) != moves;
         let dried = self.dried.swap(false, Ordering::Relaxed);
         moved && !dried
+    }
+
+    /// So many bytes left quinn.
+    fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+        self.moved(-(bytes as i64));
     }
 
     fn moved(&self, by: i64) {
@@ -176,7 +195,7 @@ impl Controller for Sending {
     fn on_sent(&mut self, now: Instant, bytes: u64, last: u64) {
         self.control.on_sent(now, bytes, last);
         self.counted += bytes;
-        self.turns.backlog().moved(-(bytes as i64));
+        self.turns.backlog().sent(bytes);
         self.turns.go_on();
     }
 
@@ -258,6 +277,24 @@ mod tests {
         // A part of it is lost.
         sending.on_end_acks(now, 6_000, false, None);
         assert_eq!(unsent(), 10_500);
+    }
+
+    #[test]
+    fn what_was_written_before_a_mark_is_gone_when_so_much_was_sent_or_nothing_is_left() {
+        let mut sending = sending();
+        let (now, turns) = (Instant::now(), sending.turns().clone());
+        let backlog = turns.backlog();
+        assert!(backlog.has_sent(backlog.mark()));
+        backlog.written(3200);
+        let mark = backlog.mark();
+        backlog.written(32_000);
+        sending.on_sent(now, 3200, 1);
+        assert!(!backlog.has_sent(mark));
+        sending.on_sent(now, 100, 2);
+        assert!(backlog.has_sent(mark) && !backlog.has_sent(backlog.mark()));
+        let mark = backlog.mark();
+        sending.on_end_acks(now, 0, true, None);
+        assert!(backlog.has_sent(mark));
     }
 
     #[test]

@@ -50,6 +50,16 @@ impl Lane {
         }
     }
 
+    /// What will have been sent when all that was written so far has been; for [`Lane::has_sent`].
+    pub(in crate::tunnel) fn mark(&self) -> u64 {
+        self.turns().map_or(0, |turns| turns.backlog().mark())
+    }
+
+    /// Whether all that had been written at that mark has been sent, as far as one knows.
+    pub(in crate::tunnel) fn has_sent(&self, mark: u64) -> bool {
+        self.turns().is_none_or(|turns| turns.backlog().has_sent(mark))
+    }
+
     /// The right to send all of so many bytes, where nobody has to wait.
     pub(in crate::tunnel) fn all_at_once(&self, ticket: Ticket, bytes: u64) -> Option<Turn> {
         match self.turns() {
