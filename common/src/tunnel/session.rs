@@ -103,7 +103,7 @@ impl Session {
     /// A session over a connection whose handshake is complete. Nothing happens until [`Session::run`] is polled.
     pub fn new(connection: Connection, limits: SessionLimits) -> Self {
         let lane = Arc::new(Lane::new(connection.clone()));
-        let parity = Arc::new(Parity::new(lane.clone()));
+        let parity = Arc::new(Parity::new(lane.clone(), limits.parity));
         Self::over(Wire::Quic(connection, lane, parity), limits)
     }
 

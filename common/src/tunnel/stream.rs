@@ -191,9 +191,13 @@ impl Incoming {
                 return read;
             }
         }
-        let Self { stream, frames, watch: Some(watch), .. } = self else { return Poll::Pending };
+        let Self { stream, frames, watch: Some(watch), on_drop, .. } = self else { return Poll::Pending };
         let next = |context: &mut Context<'_>| pin!(stream.read_chunk(usize::MAX, false)).poll(context);
-        let bytes = ready!(watch.poll_next(context, next))?.unwrap_or_default();
+        let read = ready!(watch.poll_next(context, next));
+        if let Err(TunnelError::Protocol { code, .. }) = &read {
+            *on_drop = *code;
+        }
+        let bytes = read?.unwrap_or_default();
         frames.block().extend_from_slice(&bytes);
         Poll::Ready(Ok(bytes.len()))
     }

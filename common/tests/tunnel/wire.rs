@@ -129,19 +129,20 @@ impl Wire {
 
 impl Wired {
     pub async fn new(terms: Terms) -> Self {
-        Self::within(terms, SessionLimits::default()).await
+        Self::with(terms, Default::default()).await
     }
 
-    /// With sessions within these limits.
-    pub async fn within(terms: Terms, limits: SessionLimits) -> Self {
-        let (identity, options) = (Identity::new(), TransportOptions::default());
-        let relay = listen(&identity, SocketAddr::from(([127, 0, 0, 1], 0)), &[7; 64], &options);
+    /// With these settings of who asks and of who answers.
+    pub async fn with(terms: Terms, [asking, answering]: [TransportOptions; 2]) -> Self {
+        let identity = Identity::new();
+        let relay = listen(&identity, SocketAddr::from(([127, 0, 0, 1], 0)), &[7; 64], &asking);
         let wire = Wire::to(relay.local_addr().unwrap(), terms).await;
         let (accepted, (agent, dialled)) = tokio::join!(
             async { relay.accept().await.unwrap().await.unwrap() },
-            dial(&identity, wire.address, &options)
+            dial(&identity, wire.address, &answering)
         );
-        let [asks, answers] = [accepted, dialled].map(|connection| Session::new(connection, limits));
+        let asks = Session::new(accepted, SessionLimits::of(&asking));
+        let answers = Session::new(dialled, SessionLimits::of(&answering));
         for session in [asks.clone(), answers.clone()] {
             tokio::spawn(async move { session.run().await });
         }

@@ -48,6 +48,9 @@ impl Cover {
 
     /// All was written, and may be repaired from now on.
     pub(in crate::tunnel) fn finish(mut self) {
+        if self.at < UNIT && !self.desk.covers_short() {
+            return;
+        }
         self.close(true);
         let Self { desk, full, .. } = self;
         desk.post(full.into_iter().map(|(_, datagram)| datagram));

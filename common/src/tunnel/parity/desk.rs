@@ -21,11 +21,17 @@ use crate::tunnel::turns::Lane;
 /// A path that loses fewer than one packet of so many is left alone.
 const SELDOM: f64 = 1000.0;
 
+/// And one that loses fewer than one of so many, where messages are shorter than a block would be: the parity of one packet is its copy.
+const OFTEN: f64 = 200.0;
+
 /// The losses that a block may expect: with more, two are lost too often; with fewer, parity is too much of what is sent.
 const EXPECTED: f64 = 0.3;
 
 /// Losses are noticed and mended in so many round trips.
 const MENDED: f64 = 2.0;
+
+/// How long readers expect the peer's parity after some of it has come.
+const HEARD: Duration = Duration::from_secs(60);
 
 /// How long parity waits at the least: what it is about goes first, and not in the same packet.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -46,16 +52,20 @@ const MOST_SCATTERED: usize = 64;
 #[derive(Debug)]
 pub(in crate::tunnel) struct Parity {
     lane: Arc<Lane>,
+    /// Whether this end wants it.
+    is_wanted: bool,
     /// Whether the peer said that it can use it.
     is_understood: AtomicBool,
     /// How many units a block has; 0 where nothing is covered.
     units: AtomicU64,
+    covers_short: AtomicBool,
     /// How long it takes until a loss is mended without parity, in microseconds.
     mending: AtomicU64,
     outbox: Mutex<VecDeque<Waiting>>,
     posted: Notify,
-    /// Whether the peer sends any: until then nobody watches.
-    is_heard: AtomicBool,
+    /// When the peer last sent any, in milliseconds after `began`; 0 if it never did. Without any nobody watches.
+    heard: AtomicU64,
+    began: Instant,
     shelves: Mutex<Shelves>,
     scattered: AtomicUsize,
     sent: AtomicU64,
@@ -72,15 +82,18 @@ struct Waiting {
 
 impl Parity {
     /// Of a session whose messages are written in this lane.
-    pub(in crate::tunnel) fn new(lane: Arc<Lane>) -> Self {
+    pub(in crate::tunnel) fn new(lane: Arc<Lane>, is_wanted: bool) -> Self {
         Self {
             lane,
+            is_wanted,
             is_understood: AtomicBool::new(false),
             units: AtomicU64::new(0),
+            covers_short: AtomicBool::new(false),
             mending: AtomicU64::new(0),
             outbox: Mutex::default(),
             posted: Notify::new(),
-            is_heard: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
+            began: Instant::now(),
             shelves: Mutex::default(),
             scattered: AtomicUsize::new(0),
             sent: AtomicU64::new(0),
@@ -95,14 +108,23 @@ impl Parity {
 
     /// So many packets of this path are lost, of one, whatever is sent; and how long its round trip takes.
     pub(in crate::tunnel) fn set_path(&self, noise: f64, rtt: Duration) {
+        if !self.is_wanted {
+            return;
+        }
         let units = if noise * SELDOM < 1.0 { 0 } else { ((EXPECTED / noise) as u64 / PACKETS).clamp(1, UNITS) };
         self.units.store(units, Ordering::Relaxed);
+        self.covers_short.store(noise * OFTEN >= 1.0, Ordering::Relaxed);
         self.mending.store(rtt.mul_f64(MENDED).as_micros() as u64, Ordering::Relaxed);
     }
 
     /// How long it takes until a loss is mended without parity.
     pub(super) fn mending(&self) -> Duration {
         Duration::from_micros(self.mending.load(Ordering::Relaxed))
+    }
+
+    /// Whether messages of a few packets have parity too.
+    pub(super) fn covers_short(&self) -> bool {
+        self.covers_short.load(Ordering::Relaxed)
     }
 
     /// The sums of a message that is about to be sent, if it should have any.
@@ -112,9 +134,10 @@ impl Parity {
         covers.then(|| Cover::new(self.clone(), stream.into(), units))
     }
 
-    /// What a stream's reader keeps, if the peer sends parity at all.
+    /// What a stream's reader keeps, if the peer sends parity.
     pub(in crate::tunnel) fn watch(self: &Arc<Self>, stream: StreamId) -> Option<Watch> {
-        if !self.is_heard.load(Ordering::Relaxed) {
+        let heard = self.heard.load(Ordering::Relaxed);
+        if heard == 0 || self.began.elapsed() > Duration::from_millis(heard) + HEARD {
             return None;
         }
         let stream = stream.into();
@@ -170,8 +193,10 @@ impl Parity {
             };
             // Of what is not laid out like parity nobody knows what it is; like any datagram it may as well have been lost.
             let Some(part) = Part::decode(datagram, OPENER) else { continue };
-            self.is_heard.store(true, Ordering::Relaxed);
-            self.shelves().put(part);
+            if self.is_wanted {
+                self.heard.store(self.began.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+                self.shelves().put(part);
+            }
         }
     }
 
@@ -229,7 +254,7 @@ mod tests {
     use crate::tunnel::turns::Turns;
 
     fn desk(noise: f64) -> Arc<Parity> {
-        let desk = Arc::new(Parity::new(Arc::new(Lane::over_tcp(Arc::new(Turns::over_tcp())))));
+        let desk = Arc::new(Parity::new(Arc::new(Lane::over_tcp(Arc::new(Turns::over_tcp()))), true));
         desk.understood();
         desk.set_path(noise, Duration::from_secs(1));
         desk
@@ -254,11 +279,13 @@ mod tests {
     fn the_more_is_lost_the_more_parity_there_is() {
         let packets = |noise| waiting(&desk(noise), 90 * STRIDE).len() / 2;
         assert_eq!([0.0, 0.0005, 0.001, 0.01, 0.015, 0.03, 0.5].map(packets), [0, 0, 3, 3, 5, 9, 9]);
+        let copies = |noise| waiting(&desk(noise), 100).len();
+        assert_eq!([0.001, 0.004, 0.005, 0.5].map(copies), [0, 0, 1, 1]);
     }
 
     #[test]
     fn a_peer_that_did_not_ask_gets_none() {
-        let desk = Arc::new(Parity::new(Arc::new(Lane::over_tcp(Arc::new(Turns::over_tcp())))));
+        let desk = Arc::new(Parity::new(Arc::new(Lane::over_tcp(Arc::new(Turns::over_tcp()))), true));
         desk.set_path(0.1, Duration::from_secs(1));
         assert!(cover(&desk).is_none());
     }

@@ -54,6 +54,10 @@ impl Block {
         self.start + self.length
     }
 
+    const fn overlaps(self, other: Self) -> bool {
+        self.start < other.end() && other.start < self.end()
+    }
+
     /// How many sums it has: a short block has one for each byte.
     fn sums(self) -> usize {
         (self.length as usize).min(STRIDE)

@@ -56,8 +56,8 @@ impl Part {
         let flags = *datagram.first()?;
         // Copied, for it may wait: it would keep the whole receive that it came with.
         let sums = Bytes::copy_from_slice(&datagram[1..]);
-        let is_sound = quarter < 1 << 60 && unit <= REACH / UNIT && (1..=UNITS * UNIT).contains(&length);
-        if !is_sound || flags & !(LAST | SECOND) != 0 {
+        let is_within = unit <= REACH / UNIT && (1..=UNITS * UNIT).contains(&length) && unit * UNIT + length <= REACH;
+        if !is_within || quarter >= 1 << 60 || flags & !(LAST | SECOND) != 0 {
             return None;
         }
         let block = Block { start: unit * UNIT, length, is_last: flags & LAST != 0 };
@@ -81,7 +81,8 @@ mod tests {
     proptest! {
         #[test]
         fn parts_are_read_back(quarter in 0..1_u64 << 60, unit in 0..=REACH / UNIT, length in 1..=UNITS * UNIT, is_last: bool) {
-            let block = Block { start: unit * UNIT, length, is_last };
+            let start = unit * UNIT;
+            let block = Block { start, length: length.min(REACH - start), is_last };
             let sums = std::array::from_fn(|place| place as u8);
             let mut found = Vec::new();
             for part in Part::of(quarter * 4 + 1, block, &sums) {
@@ -93,6 +94,14 @@ mod tests {
                 found.extend_from_slice(&part.sums);
             }
             prop_assert_eq!(&found[..], &sums[..block.sums()]);
+        }
+
+        #[test]
+        fn what_goes_beyond_reach_is_none(length in 1..=UNITS * UNIT) {
+            let start = REACH / UNIT * UNIT;
+            let block = Block { start, length, is_last: false };
+            let part = Part::of(1, block, &[0; STRIDE]).next().unwrap();
+            prop_assert_eq!(Part::decode(part.encode(), 1).is_some(), block.end() <= REACH);
         }
 
         #[test]

@@ -12,9 +12,6 @@ use super::{Block, REACH, STRIDE, UNIT, UNITS, place};
 /// Pieces that wait for what is before them: of a peer that cuts a stream into crumbs nobody keeps the books.
 const MOST_PIECES: usize = 4096;
 
-/// Blocks whose parity waits for their bytes.
-pub(super) const MOST_BLOCKS: usize = REACH.div_ceil(UNIT) as usize;
-
 /// There is more of a stream than parity may be about, or in too many pieces.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooMuch;
@@ -32,6 +29,8 @@ pub(super) struct Repair {
     /// Where the stream ends.
     end: Option<u64>,
     repaired: u64,
+    /// Whether anything has come since gaps were last looked for.
+    is_new: bool,
 }
 
 /// A block and what has come of its parity.
@@ -60,28 +59,31 @@ impl Repair {
         self.repaired
     }
 
+    /// Whether this is parity of something that has not been handed on, or tells that all was.
+    pub(super) fn wants(&self, part: &Part) -> bool {
+        part.block.end() + u64::from(part.block.is_last) > self.next
+    }
+
     /// Takes in some parity.
     pub(super) fn learn(&mut self, part: &Part) {
         let block = part.block;
-        if block.is_last {
-            self.end = Some(block.end());
+        if block.is_last && self.wants(part) {
+            self.end.get_or_insert(block.end());
         }
-        if block.end() <= self.next {
+        // No sender's blocks overlap, and who looks for gaps need not look at a byte twice.
+        let spoils = |known: &Known| known.block != block && known.block.overlaps(block);
+        if block.end() <= self.next || self.blocks.iter().any(spoils) {
             return;
         }
+        self.is_new = true;
         let same = |known: &Known| known.block == block;
-        if !self.blocks.iter().any(same) && self.blocks.len() < MOST_BLOCKS {
+        if !self.blocks.iter().any(same) {
             self.blocks.push(Known { block, sums: Box::new([0; STRIDE]), halves: [false; 2] });
         }
         let Some(known) = self.blocks.iter_mut().find(|known| same(known)) else { return };
         let places = part.from..part.from + part.sums.len();
         known.sums[places].copy_from_slice(&part.sums);
         known.halves[part.from / HALF] = true;
-    }
-
-    /// Whether there is parity of something that has not been handed on.
-    pub(super) fn may_help(&self) -> bool {
-        !self.blocks.is_empty() || self.is_over()
     }
 
     /// Whether the whole stream was handed on.
@@ -100,6 +102,7 @@ impl Repair {
             self.sum_up(gap.start, piece);
             // Copied: it would keep the whole receive that it came with.
             self.held.insert(gap.start, Bytes::copy_from_slice(piece));
+            self.is_new = true;
         }
         if self.held.len() > MOST_PIECES { Err(TooMuch) } else { Ok(()) }
     }
@@ -113,6 +116,9 @@ impl Repair {
 
     /// Closes what gaps can be closed; whether there were any.
     pub(super) fn repair(&mut self) -> bool {
+        if !std::mem::take(&mut self.is_new) {
+            return false;
+        }
         let mut found = Vec::new();
         for known in &self.blocks {
             let gaps = self.gaps(known.block.start..known.block.end());
@@ -123,9 +129,9 @@ impl Repair {
             }
         }
         for (offset, bytes) in &found {
-            self.repaired += bytes.len() as u64;
-            // Within a block, so within reach; and no more pieces than there would be without the loss.
+            // It lies within a block, and so within reach; that there are too many pieces is said when the next one comes.
             let _ = self.hold(*offset, bytes);
+            self.repaired += bytes.len() as u64;
         }
         !found.is_empty()
     }

@@ -39,8 +39,13 @@ impl Watch {
 
     /// The next bytes in order have not arrived: whether to go on with whatever has. If not, parity wakes the reader.
     pub(in crate::tunnel) fn begins_to_scatter(&mut self, context: &Context<'_>) -> bool {
-        self.learn(context);
-        self.is_scattered = self.repair.may_help() && self.desk.may_scatter();
+        let mut parts = self.shelf.take(context);
+        parts.retain(|part| self.repair.wants(part));
+        // Not even parity is kept without the right to use it.
+        self.is_scattered = !parts.is_empty() && self.desk.may_scatter();
+        if self.is_scattered {
+            parts.iter().for_each(|part| self.repair.learn(part));
+        }
         self.is_scattered
     }
 
@@ -63,18 +68,12 @@ impl Watch {
                 })?,
                 Poll::Ready(None) => return Poll::Ready(Ok(None)),
                 Poll::Pending => {
-                    self.learn(context);
+                    self.shelf.take(context).iter().for_each(|part| self.repair.learn(part));
                     if !self.repair.repair() && !self.repair.is_over() {
                         return Poll::Pending;
                     }
                 }
             }
-        }
-    }
-
-    fn learn(&mut self, context: &Context<'_>) {
-        for part in self.shelf.take(context) {
-            self.repair.learn(&part);
         }
     }
 }
