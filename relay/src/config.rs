@@ -176,7 +176,8 @@ pub struct TunnelConfig {
     /// Hand the kernel several packets at a time; some virtual network cards lose them.
     pub segmentation_offload: bool,
     /// Where a path loses packets at random, parity goes with what is sent there, by which the other end repairs a loss without waiting
-    /// for it to be sent again: 3 to 10 % more on such paths, nothing on others. Both ends must want it.
+    /// for it to be sent again: 3 to 10 % more of large messages, twice as much of those of one packet; nothing on other paths. Both ends
+    /// must want it.
     pub parity: bool,
     /// What decides how much may be under way: `adaptive`, our own, which random loss does not slow down; `cubic` or `new-reno`.
     pub congestion: CongestionControl,
