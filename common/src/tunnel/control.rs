@@ -145,7 +145,7 @@ impl Control<'_> {
                         }
                     }
                 }
-                self.parity.set_path(congestion::noise(self.connection), self.connection.rtt());
+                self.parity.set_path(congestion::noise(self.connection), &self.connection.stats().path);
                 if pressure.passed(pause, self.lane.was_pressed(), congestion::policed(self.connection)) {
                     self.throttle.say();
                     if let Err(error) = stream.write_all(&limited).await {

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::cover::Cover;
+use super::losses::Losses;
 use super::part::Part;
 use super::shelves::Shelves;
 use super::watch::Watch;
@@ -58,6 +59,7 @@ pub(in crate::tunnel) struct Parity {
     is_understood: AtomicBool,
     /// How many units a block has; 0 where nothing is covered.
     units: AtomicU64,
+    losses: Mutex<Losses>,
     covers_short: AtomicBool,
     /// How long it takes until a loss is mended without parity, in microseconds.
     mending: AtomicU64,
@@ -88,6 +90,7 @@ impl Parity {
             is_wanted,
             is_understood: AtomicBool::new(false),
             units: AtomicU64::new(0),
+            losses: Mutex::default(),
             covers_short: AtomicBool::new(false),
             mending: AtomicU64::new(0),
             outbox: Mutex::default(),
@@ -106,15 +109,18 @@ impl Parity {
         self.is_understood.store(true, Ordering::Relaxed);
     }
 
-    /// So many packets of this path are lost, of one, whatever is sent; and how long its round trip takes.
-    pub(in crate::tunnel) fn set_path(&self, noise: f64, rtt: Duration) {
+    /// So many packets of this path are lost, of one, whatever is sent; and what quinn knows of it.
+    pub(in crate::tunnel) fn set_path(&self, noise: f64, path: &quinn::PathStats) {
         if !self.is_wanted {
             return;
         }
-        let units = if noise * SELDOM < 1.0 { 0 } else { ((EXPECTED / noise) as u64 / PACKETS).clamp(1, UNITS) };
+        let losses = &mut *self.losses.lock().unwrap_or_else(PoisonError::into_inner);
+        losses.count(path.lost_packets, path.congestion_events);
+        let covers = noise * SELDOM >= 1.0 && losses.are_single();
+        let units = if covers { ((EXPECTED / noise) as u64 / PACKETS).clamp(1, UNITS) } else { 0 };
         self.units.store(units, Ordering::Relaxed);
         self.covers_short.store(noise * OFTEN >= 1.0, Ordering::Relaxed);
-        self.mending.store(rtt.mul_f64(MENDED).as_micros() as u64, Ordering::Relaxed);
+        self.mending.store(path.rtt.mul_f64(MENDED).as_micros() as u64, Ordering::Relaxed);
     }
 
     /// How long it takes until a loss is mended without parity.
@@ -256,8 +262,14 @@ mod tests {
     fn desk(noise: f64) -> Arc<Parity> {
         let desk = Arc::new(Parity::new(Arc::new(Lane::over_tcp(Arc::new(Turns::over_tcp()))), true));
         desk.understood();
-        desk.set_path(noise, Duration::from_secs(1));
+        desk.set_path(noise, &path(0, 0));
         desk
+    }
+
+    fn path(lost: u64, times: u64) -> quinn::PathStats {
+        let mut path = quinn::PathStats::default();
+        (path.rtt, path.lost_packets, path.congestion_events) = (Duration::from_secs(1), lost, times);
+        path
     }
 
     fn cover(desk: &Arc<Parity>) -> Option<Cover> {
@@ -284,9 +296,17 @@ mod tests {
     }
 
     #[test]
+    fn bursts_have_none() {
+        let desk = desk(0.03);
+        assert!(cover(&desk).is_some());
+        desk.set_path(0.03, &path(100, 10));
+        assert!(cover(&desk).is_none());
+    }
+
+    #[test]
     fn a_peer_that_did_not_ask_gets_none() {
         let desk = Arc::new(Parity::new(Arc::new(Lane::over_tcp(Arc::new(Turns::over_tcp()))), true));
-        desk.set_path(0.1, Duration::from_secs(1));
+        desk.set_path(0.1, &path(0, 0));
         assert!(cover(&desk).is_none());
     }
 

@@ -14,6 +14,7 @@
 
 mod cover;
 mod desk;
+mod losses;
 mod part;
 mod repair;
 mod shelves;
