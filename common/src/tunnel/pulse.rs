@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const BEAT: Duration = Duration::from_millis(250);
 
 /// Between two words. Small packets, and many: where losses come in long bursts, a burst ends for those who go on sending.
-const WORDS: Duration = Duration::from_millis(100);
+const WORDS: Duration = Duration::from_millis(50);
 
 /// Without an exchange and without traffic for this long, a tunnel is idle.
 const LAST: Duration = Duration::from_secs(10);
