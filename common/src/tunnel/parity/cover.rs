@@ -6,10 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::block::{Block, REACH, UNIT};
 use super::desk::Parity;
 use super::part::Part;
 use super::sum::Sum;
-use super::{Block, REACH, UNIT};
 
 /// The sums of one message's stream, as far as it has been written.
 #[derive(Debug)]

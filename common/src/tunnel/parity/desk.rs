@@ -10,12 +10,12 @@ use quinn::{Connection, SendDatagramError, StreamId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+use super::block::{PACKETS, UNITS};
 use super::cover::Cover;
 use super::losses::Losses;
 use super::part::Part;
 use super::shelves::Shelves;
 use super::watch::Watch;
-use super::{PACKETS, UNITS};
 use crate::tunnel::error::TunnelError;
 use crate::tunnel::turns::Lane;
 
@@ -255,7 +255,7 @@ impl Parity {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{REACH, STRIDE, UNIT};
+    use super::super::block::{REACH, STRIDE, UNIT};
     use super::*;
     use crate::tunnel::turns::Turns;
 

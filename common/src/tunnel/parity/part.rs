@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Block, REACH, STRIDE, UNIT, UNITS};
+use super::block::{Block, REACH, STRIDE, UNIT, UNITS};
 use crate::tunnel::frame::{get_varint, put_varint};
 
 /// Where the second half begins: each fits into the smallest datagram that QUIC allows.

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::block::{Block, REACH, STRIDE, UNIT, UNITS, place};
 use super::part::{HALF, Part};
 use super::sum::Sum;
-use super::{Block, REACH, STRIDE, UNIT, UNITS, place};
 
 /// Pieces that wait for what is before them: of a peer that cuts a stream into crumbs nobody keeps the books.
 const MOST_PIECES: usize = 4096;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
+use super::block::{REACH, UNIT};
 use super::part::Part;
-use super::{REACH, UNIT};
 
 /// Parity of one stream that its reader has not seen: more than this and the rest is not taken.
 const MOST_PARTS: usize = 2 * REACH.div_ceil(UNIT) as usize;
@@ -106,11 +106,11 @@ impl Drop for Shelf {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::Block;
+    use super::super::block::Block;
     use super::*;
 
     fn part(stream: u64, unit: u64) -> Part {
-        let block = Block { start: unit * super::super::UNIT, length: 1, is_last: true };
+        let block = Block { start: unit * UNIT, length: 1, is_last: true };
         Part { stream, block, from: 0, sums: Bytes::from_static(b"a") }
     }
 

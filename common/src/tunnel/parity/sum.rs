@@ -1,6 +1,6 @@
 //! Sums of a stream's bytes, by exclusive or.
 
-use super::{STRIDE, place};
+use super::block::{STRIDE, place};
 
 /// One sum for each place.
 #[derive(Debug, Clone)]

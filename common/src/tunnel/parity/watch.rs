@@ -34,7 +34,7 @@ impl Watch {
     /// These bytes came in order. False if they are so many that the stream needs no watch any more.
     pub(in crate::tunnel) fn passed(&mut self, bytes: &[u8]) -> bool {
         self.repair.passed(bytes);
-        self.repair.next() <= super::REACH
+        self.repair.next() <= super::block::REACH
     }
 
     /// The next bytes in order have not arrived: whether to go on with whatever has. If not, parity wakes the reader.
